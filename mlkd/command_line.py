@@ -1,0 +1,210 @@
+"""The console scripts: help and version without heavy imports, all configuration errors at once, exit codes."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlkd import __version__
+from mlkd.errors import EXIT_INTERRUPTED, MlkdError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+LIBRARIES = ("torch", "transformers", "hydra-core", "datasets", "faiss-cpu", "faiss-gpu", "sentence-transformers")
+GROUPS = ("experiment", "teacher", "student", "loss", "data", "optim", "hardware", "task")
+INTRODUCTION = {
+    "train": """mlkd-train [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
+
+Distil a sentence encoder into a student. Without arguments: the embedded default, offline, on the CPU.
+
+  mlkd-train +experiment=xlmr_en_de            a whole experiment
+  mlkd-train +experiment=xlmr_en_de data=tsv data.path='my/en-{language}.tsv' 'data.languages=[de]'
+  mlkd-train dry_run=true                      check everything, take one step, print sizes and time
+  mlkd-train -m loss.beta=1,10,100 seed=1,2    a sweep
+  mlkd-train --cfg job                         print the composed configuration
+""",
+    "evaluate": """mlkd-eval checkpoint=WHAT [task=[NAME,...]] [KEY=VALUE ...]
+
+Score encoders: run folders, sentence-transformers or transformers folders, hub ids.
+
+  mlkd-eval checkpoint=outputs/demo/<time>
+  mlkd-eval checkpoint=sentence-transformers/LaBSE task=[sts17,tatoeba_hub]
+  mlkd-eval 'checkpoint=[outputs/a,outputs/b]' task=bucc_file 'task.bucc.path=dir/{pair}'
+""",
+}
+
+
+def train_main() -> None:
+    """Entry point of mlkd-train."""
+    sys.exit(run("train", sys.argv[1:]))
+
+
+def evaluate_main() -> None:
+    """Entry point of mlkd-eval."""
+    sys.exit(run("evaluate", sys.argv[1:]))
+
+
+def run(kind: str, arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit code (see `mlkd.errors`)."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text(kind))
+        return 0
+    if "--version" in arguments:
+        print(version_text())
+        return 0
+    try:
+        start(kind, rewrite_experiment(arguments))
+    except MlkdError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        return int(getattr(interrupt, "exit_code", EXIT_INTERRUPTED))
+    return 0
+
+
+def rewrite_experiment(arguments: Sequence[str]) -> list[str]:
+    """`experiment=x` is what people type; Hydra wants `+experiment=x` as it is not in the defaults list."""
+    return [f"+{a}" if a.startswith("experiment=") else a for a in arguments]
+
+
+def quote_if_needed(argument: str) -> str:
+    """Quote a value that Hydra's grammar cannot read bare, such as a path with braces, `=` or letters beyond ASCII."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = argument.partition("=")
+    if argument.startswith("-") or not equals or value[:1] in ("[", "{", "'", '"'):
+        return argument
+    parser = OverridesParser.create()
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    for candidate in (argument, f"{key}='{escaped}'"):
+        try:
+            parser.parse_override(candidate)
+        except HydraException:
+            continue
+        return candidate
+    return argument
+
+
+def start(kind: str, arguments: list[str]) -> None:
+    """Check the configuration as a whole, then hand over to Hydra.
+
+    Raises:
+        MlkdError: E2xx with all problems, or whatever the command itself raises.
+    """
+    from hydra import main as hydra_main
+    from hydra._internal.utils import get_args_parser
+
+    from mlkd.config import register_schemas
+    from mlkd.diagnosis import check_overrides
+    from mlkd.paths import CONFIG_DIR
+
+    register_schemas()
+    quiet_libraries()
+    arguments = [quote_if_needed(a) for a in arguments]
+    parsed = get_args_parser().parse_args(arguments)
+    multirun = bool(parsed.multirun)
+    overrides = list(parsed.overrides)
+    if not multirun:
+        config = check_overrides(kind, overrides)
+        if not (parsed.cfg or parsed.info) and kind == "train" and config is not None:
+            arguments = [*arguments, *folder_override(config, overrides)]
+    # Hydra then raises what a job raised instead of printing half of it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *arguments]
+    task: Callable[[DictConfig], None] = train_job if kind == "train" else evaluate_job
+    hydra_main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=kind)(task)()
+
+
+def folder_override(config: Any, overrides: Sequence[str]) -> list[str]:
+    """Where a single run goes: the unfinished run of the same configuration, or a new folder."""
+    from datetime import datetime
+
+    from mlkd.runtime.run_folder import find_unfinished, new_run_path
+    from mlkd.train import config_fingerprint
+
+    if config.dry_run or any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides):
+        return []
+    parent = Path(config.output_dir) / config.name
+    path = find_unfinished(parent, config_fingerprint(config)) if config.resume else None
+    if path is not None:
+        print(f"continuing {path} (resume=false starts anew)", file=sys.stderr)
+    else:
+        path = new_run_path(parent, datetime.now())
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.run.dir='{escaped}'"]
+
+
+def train_job(cfg: DictConfig) -> None:
+    """One job: a single run, or one of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from mlkd.config import TrainConfig, build_config
+    from mlkd.dry_run import dry_run
+    from mlkd.train import train
+
+    config = build_config(cfg, TrainConfig)
+    hydra_config = HydraConfig.get()
+    if config.dry_run:
+        dry_run(config)
+    else:
+        train(config, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+
+
+def evaluate_job(cfg: DictConfig) -> None:
+    """One evaluation."""
+    from mlkd.config import EvaluateConfig, build_config
+    from mlkd.evaluate import evaluate
+
+    evaluate(build_config(cfg, EvaluateConfig))
+
+
+def quiet_libraries() -> None:
+    """Keep loading bars and load reports of libraries out of the run's own log."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def version_text() -> str:
+    """mlkd's version and those of the libraries that decide results."""
+    lines = [f"mlkd {__version__}", f"python {sys.version.split()[0]}"]
+    for name in LIBRARIES:
+        try:
+            lines.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines)
+
+
+def help_text(kind: str) -> str:
+    """Usage, the options of each group, and each experiment with what it shows."""
+    from mlkd.paths import CONFIG_DIR
+
+    lines = [INTRODUCTION[kind]]
+    for group in GROUPS if kind == "train" else ("task", "hardware"):
+        options = sorted(p for p in (CONFIG_DIR / group).glob("*.yaml"))
+        if group == "experiment":
+            lines.append("experiments:")
+            lines += [f"  {p.stem:<24} {first_comment(p)}" for p in options]
+        else:
+            lines.append(f"{group}: {', '.join(p.stem for p in options)}")
+    lines.append("\nHydra's own flags (-m, --cfg job, --info) work; --version prints versions.")
+    return "\n".join(lines)
+
+
+def first_comment(path: Path) -> str:
+    """What an option's YAML file says of itself in its first comment, package lines left out."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = re.match(r"#\s*(?!@package)(.*)", line)
+        if match:
+            return match[1]
+    return ""

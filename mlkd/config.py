@@ -1,0 +1,334 @@
+"""The configuration: schemas of all groups, composition by Hydra, and every check that needs no file.
+
+The only user of OmegaConf and, with the entry points, of Hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue
+
+from mlkd.data.corpus import ParallelCorpus
+from mlkd.data.files import JsonlCorpus, MosesCorpus, ParquetCorpus, TsvCorpus
+from mlkd.data.generated import EmbeddedCorpus
+from mlkd.data.hub import HubCorpus
+from mlkd.data.tmx import TmxCorpus
+from mlkd.errors import MlkdError, Problem
+from mlkd.losses.feature import FeatureTerm, Projection
+from mlkd.losses.mix import LossMix
+from mlkd.losses.ranking import AmsRanking, InfoNceRanking
+from mlkd.models.students import PretrainedStudent, Student, ThinDeepStudent
+from mlkd.optim import Optim
+from mlkd.paths import CONFIG_DIR
+from mlkd.runtime.devices import Hardware
+from mlkd.tasks.base import Task
+from mlkd.tasks.bucc import BuccTask
+from mlkd.tasks.mse import MseTask
+from mlkd.tasks.sts import StsTask
+from mlkd.tasks.tatoeba import TatoebaTask
+from mlkd.tasks.translation import TranslationTask
+from mlkd.teacher.targets import Teacher
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """Evaluation while training.
+
+    Args:
+        every_steps: optimiser steps between evaluations; the last step is always evaluated. None: ten times a run.
+        metric: `task/language/metric` that chooses the best student, e.g. tatoeba/mean/accuracy. Empty takes the main
+            metric of the first task.
+        patience: stop after this many evaluations in a row without a new best; None never stops early.
+    """
+
+    every_steps: int | None = None
+    metric: str = ""
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name)
+            for name in ("every_steps", "patience")
+            if getattr(self, name) is not None and getattr(self, name) < 1
+        ]
+        if self.metric and self.metric.count("/") != 2:
+            problems.append(Problem("E204", f"must be task/language/metric (got '{self.metric}')", "metric"))
+        if problems:
+            raise MlkdError(problems)
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpointing:
+    """Training state on disk.
+
+    Args:
+        every_steps: optimiser steps between checkpoints; None: at every evaluation.
+        keep: newest checkpoints kept.
+    """
+
+    every_steps: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name)
+            for name in ("every_steps", "keep")
+            if getattr(self, name) is not None and getattr(self, name) < 1
+        ]
+        if problems:
+            raise MlkdError(problems)
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """One training run.
+
+    Args:
+        name: names the run's folder, `<output_dir>/<name>/<time>`.
+        seed: of fresh weights, dropout and the order of batches.
+        dry_run: check everything, take one step on one batch, print sizes and estimated time, and stop.
+        resume: continue an unfinished run of the same configuration under `<output_dir>/<name>`.
+        log_every_steps: between lines of metrics.jsonl.
+        output_dir: of runs.
+        cache_dir: of tokens and teacher vectors, shared by all runs.
+    """
+
+    name: str = "run"
+    teacher: Teacher
+    student: Student
+    data: ParallelCorpus
+    optim: Optim
+    loss: LossMix = field(default_factory=LossMix)
+    hardware: Hardware = field(default_factory=Hardware)
+    task: dict[str, Task] = field(default_factory=dict)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    seed: int = 1
+    dry_run: bool = False
+    resume: bool = True
+    log_every_steps: int = 10
+    output_dir: str = "outputs"
+    cache_dir: str = "outputs/cache"
+
+    def __post_init__(self) -> None:
+        problems = [*range_problems(self), *self._relations()]
+        if problems:
+            raise MlkdError(problems)
+
+    def _relations(self) -> Iterator[Problem]:
+        first = self.evaluation.metric.split("/")[0]
+        names = [task.name for task in self.task.values()]
+        if first and first not in names:
+            yield Problem(
+                "E209",
+                f"names task '{first}', which this run does not evaluate; its tasks: {', '.join(names) or 'none'}",
+                "evaluation.metric",
+            )
+        if self.evaluation.patience is not None and not self.task:
+            yield Problem("E209", "early stopping needs a task to watch; set task=[tatoeba]", "evaluation.patience")
+        if self.loss.alpha > 0 and self.optim.batch_size < 2:
+            yield Problem("E209", "a ranking loss needs negatives: batch_size must be >= 2 (got 1)", "optim.batch_size")
+        if len(set(names)) != len(names):
+            yield Problem("E209", f"two tasks share a name: {', '.join(names)}; set task.<key>.name", "task")
+
+
+def range_problems(config: Any) -> Iterator[Problem]:
+    """What is wrong with the root's own fields, of a TrainConfig or of the DictConfig that is to become one."""
+    if config.log_every_steps < 1:
+        yield Problem("E204", f"must be >= 1 (got {config.log_every_steps})", "log_every_steps")
+    if not 0 <= config.seed < 2**63:
+        yield Problem("E204", f"must be in [0, 2^63) (got {config.seed})", "seed")
+    if not config.name or "/" in config.name or config.name.startswith("."):
+        yield Problem("E204", f"must be a folder name (got '{config.name}')", "name")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """One evaluation of one or more checkpoints.
+
+    Args:
+        checkpoint: run folder, model folder or hub id, or a list of these.
+        teacher: model whose vectors tasks like mse compare with; empty for none.
+        pooling: mean, cls or max for plain transformers models; None takes the folder's own, mean where it has none.
+        max_length: tokens; None takes the model's own.
+        output_dir: of results; empty puts them into `<run folder>/evaluations/<time>`, or outputs/evaluations/<time>.
+    """
+
+    checkpoint: Any = None
+    teacher: str = ""
+    pooling: str | None = None
+    max_length: int | None = None
+    hardware: Hardware = field(default_factory=Hardware)
+    task: dict[str, Task] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    output_dir: str = ""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.checkpoints:
+            problems.append(
+                Problem("E205", "is required and not set. Example: checkpoint=outputs/demo/<time>", "checkpoint")
+            )
+        if not self.task:
+            problems.append(Problem("E205", "is required and not set. Example: task=[sts,tatoeba,bucc]", "task"))
+        if self.pooling not in (None, "mean", "cls", "max"):
+            problems.append(Problem("E204", f"must be mean, cls or max (got '{self.pooling}')", "pooling"))
+        if self.max_length is not None and self.max_length < 4:
+            problems.append(Problem("E204", f"must be >= 4 (got {self.max_length})", "max_length"))
+        if problems:
+            raise MlkdError(problems)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        if self.checkpoint is None:
+            return []
+        return [str(c) for c in self.checkpoint] if isinstance(self.checkpoint, list) else [str(self.checkpoint)]
+
+
+Config = TypeVar("Config", TrainConfig, EvaluateConfig)
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "": {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig},
+    "teacher": {"teacher_schema": Teacher},
+    "student": {"pretrained_student": PretrainedStudent, "thin_deep_student": ThinDeepStudent},
+    "loss": {"loss_mix": LossMix},
+    "loss/ranking": {"ams_ranking": AmsRanking, "info_nce_ranking": InfoNceRanking},
+    "loss/feature": {"feature_term": FeatureTerm},
+    "data": {
+        "embedded_corpus": EmbeddedCorpus,
+        "tsv_corpus": TsvCorpus,
+        "moses_corpus": MosesCorpus,
+        "jsonl_corpus": JsonlCorpus,
+        "parquet_corpus": ParquetCorpus,
+        "hub_corpus": HubCorpus,
+        "tmx_corpus": TmxCorpus,
+    },
+    "hardware": {"hardware_schema": Hardware},
+    "optim": {"optim_schema": Optim},
+    "task": {
+        "sts_schema": StsTask,
+        "tatoeba_schema": TatoebaTask,
+        "bucc_schema": BuccTask,
+        "mse_schema": MseTask,
+        "translation_schema": TranslationTask,
+    },
+}
+
+
+def register_schemas() -> None:
+    """Make every schema known to Hydra under `<group>/<name>`."""
+    store = ConfigStore.instance()
+    for group, schemas in SCHEMAS.items():
+        for name, schema in schemas.items():
+            store.store(group=group or None, name=name, node=schema)
+
+
+def compose_config(primary: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose `primary` (train or evaluate) outside of a Hydra application.
+
+    Raises:
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: at the first override that does not fit.
+    """
+    register_schemas()
+    if GlobalHydra.instance().is_initialized():
+        return compose(primary, list(overrides))
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose(primary, list(overrides))
+
+
+def build_config(cfg: DictConfig, kind: type[Config]) -> Config:
+    """Turn a composed configuration into live objects.
+
+    Raises:
+        MlkdError: all problems of all nodes together, each with its full key.
+    """
+    problems = [
+        Problem("E205", f"is required and not set. Example: {key}=...", key)
+        for key in sorted(OmegaConf.missing_keys(cfg))
+    ]
+    _check_node(cfg, "", problems)
+    if problems:
+        raise MlkdError(problems)
+    result = OmegaConf.to_object(cfg)
+    assert isinstance(result, kind)
+    return result
+
+
+def _check_node(node: DictConfig, path: str, problems: list[Problem]) -> bool:
+    """Convert nodes from the leaves up, so that one bad node hides no other; returns whether all went well.
+
+    A bad child is replaced by its schema's default (or left out of a dict) to judge the rest of its parent; what
+    would relate to that child (E209) is then not judged. The root has required children: its own ranges are judged
+    without building it.
+    """
+    bad = []
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not _check_node(child, f"{path}{key}.", problems):
+            bad.append(key)
+    if bad and OmegaConf.get_type(node) is TrainConfig:
+        problems.extend(range_problems(node))
+        return False
+    if bad:
+        node = _with_defaults(node, bad)
+    try:
+        OmegaConf.to_object(node)
+    except MlkdError as error:
+        found = [dataclasses.replace(p, where=_full_key(path, p.where)) for p in error.problems]
+        problems.extend(p for p in found if not (bad and p.code == "E209"))
+        return False
+    except MissingMandatoryValue:
+        return False
+    return not bad
+
+
+def _with_defaults(node: DictConfig, keys: Sequence[Any]) -> DictConfig:
+    copy: DictConfig = node.copy()
+    schema = OmegaConf.get_type(node)
+    with open_dict(copy):
+        for key in keys:
+            if dataclasses.is_dataclass(schema):
+                copy[key] = OmegaConf.structured(schema)[key]
+            else:
+                del copy[key]
+    return copy
+
+
+def _full_key(path: str, where: str) -> str:
+    # Relations between groups carry their full key already.
+    return f"{path}{where}" if where else path.rstrip(".")
+
+
+def needs_projection(config: TrainConfig, student_dimension: int, teacher_dimension: int) -> Problem | None:
+    """E210 where the loss compares vectors of different dimension."""
+    if student_dimension == teacher_dimension or not config.loss.compares_dimensions:
+        return None
+    hint = f"set student.dense_dim={teacher_dimension}"
+    if config.loss.feature.projection is Projection.none:
+        hint += ", or loss.feature.projection=dense"
+    return Problem("E210", f"teacher dim {teacher_dimension} != student dim {student_dimension}", remedy=hint)
+
+
+def as_yaml(config: TrainConfig | EvaluateConfig) -> str:
+    """Every value of a configuration as YAML, enums by name."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def as_flat_dict(yaml: str) -> dict[str, Any]:
+    """`{"optim.lr": 1e-3, ...}` of what `as_yaml` wrote."""
+
+    def walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                yield from walk(item, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, value
+
+    return dict(walk(OmegaConf.to_container(OmegaConf.create(yaml)), ""))

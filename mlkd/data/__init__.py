@@ -1,0 +1,1 @@
+"""Parallel text: reading, filtering, splitting, token store and batches."""

@@ -1,0 +1,136 @@
+"""From overrides that do not compose to every reason why, with the nearest valid name for each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlkd.config import EvaluateConfig, TrainConfig, build_config, compose_config
+from mlkd.errors import MlkdError, Problem, did_you_mean
+from mlkd.paths import CONFIG_DIR
+
+KINDS: dict[str, Any] = {"train": TrainConfig, "evaluate": EvaluateConfig}
+
+
+def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
+    """The live configuration that `overrides` make.
+
+    Raises:
+        MlkdError: E2xx, all problems that can be told apart.
+    """
+    try:
+        cfg = compose_config(kind, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise MlkdError(list(diagnose(kind, overrides, error))) from error
+    return build_config(cfg, KINDS[kind])
+
+
+def diagnose(kind: str, overrides: Sequence[str], error: Exception) -> Iterator[Problem]:
+    """Try each override by itself on what composes; `error` is told where no single override is at fault."""
+    found = False
+    parsed: list[tuple[str, Override]] = []
+    for text in overrides:
+        try:
+            parsed.append((text, OverridesParser.create().parse_override(text)))
+        except HydraException:
+            found = True
+            yield Problem(
+                "E208",
+                f"cannot read the override '{text}'",
+                remedy="quote values that hold =, spaces, braces or letters beyond ASCII: key='\"value\"'",
+            )
+    groups = [(text, o) for text, o in parsed if is_group(o.key_or_group)]
+    good_groups: list[str] = []
+    for text, override in groups:
+        problem = group_problem(override)
+        if problem is None:
+            good_groups.append(text)
+        else:
+            found = True
+            yield problem
+    values = [(text, o) for text, o in parsed if not is_group(o.key_or_group) and not text.startswith("hydra")]
+    try:
+        base = compose_config(kind, good_groups)
+    except (HydraException, OmegaConfBaseException) as base_error:
+        yield Problem("E202", first_line(base_error))
+        return
+    for text, override in values:
+        problem = value_problem(kind, good_groups, base, text, override)
+        if problem is not None:
+            found = True
+            yield problem
+    if not found:
+        yield Problem("E201", first_line(error))
+
+
+def is_group(key: str) -> bool:
+    """Whether a key names a folder of configs, such as `student` or `loss/ranking`."""
+    return (CONFIG_DIR / key).is_dir()
+
+
+def group_problem(override: Override) -> Problem | None:
+    """E202 for an option that does not exist."""
+    group = override.key_or_group
+    options = sorted(p.stem for p in (CONFIG_DIR / group).glob("*.yaml"))
+    value = override.value()
+    chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    for name in chosen:
+        if not override.is_delete() and value is not None and name not in options:
+            close = ", ".join(difflib.get_close_matches(name, options, n=3, cutoff=0.5))
+            return Problem(
+                "E202",
+                f"no {group} '{name}'." + (f" Close: {close}." if close else ""),
+                remedy=f"{group} is one of: {', '.join(options)}",
+            )
+    return None
+
+
+def value_problem(kind: str, groups: Sequence[str], base: DictConfig, text: str, override: Override) -> Problem | None:
+    """E201 for an unknown key, E203 for a value of the wrong type."""
+    key = override.key_or_group
+    keys = all_keys(base)
+    if key not in keys and not (override.is_add() and parent_is_open(base, key)):
+        hint = did_you_mean(key, keys)
+        last = key.rsplit(".", 1)[-1]
+        if not hint and (same := [k for k in keys if k.rsplit(".", 1)[-1] == last]):
+            hint = f" Did you mean '{same[0]}'?"
+        return Problem("E201", f"unknown key '{key}'.{hint}", remedy="mlkd-train --cfg job prints all keys")
+    try:
+        compose_config(kind, [*groups, text])
+    except (HydraException, OmegaConfBaseException) as error:
+        return Problem("E203", f"'{text}' does not fit: {type_reason(error)}", key)
+    return None
+
+
+def parent_is_open(base: DictConfig, key: str) -> bool:
+    """Whether a new key may be added there: below a plain dict, such as task.<name>."""
+    parent = OmegaConf.select(base, key.rsplit(".", 1)[0]) if "." in key else None
+    return isinstance(parent, DictConfig) and OmegaConf.get_type(parent) is dict
+
+
+def all_keys(node: DictConfig, path: str = "") -> list[str]:
+    """Every key of a composed configuration, nodes and leaves, dotted."""
+    keys = []
+    for name in map(str, node):
+        keys.append(f"{path}{name}")
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none():
+            keys += all_keys(child, f"{path}{name}.")
+    return keys
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, its cause where it has one."""
+    return str(error.__cause__ or error).strip().split("\n")[0]
+
+
+def type_reason(error: Exception) -> str:
+    """OmegaConf's reason without its internals."""
+    return first_line(error)

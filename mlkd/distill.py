@@ -1,0 +1,258 @@
+"""The training loop: batches of token ids and teacher targets in, a trained student out.
+
+Shapes: B pairs, D student dimensions, E teacher dimensions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlkd.data.batches import Batches, Indices
+from mlkd.data.tokens import TokenStore
+from mlkd.data.training import TrainingPairs
+from mlkd.errors import fail
+from mlkd.losses.mix import LossValues, MixLoss, gradient_shares
+from mlkd.losses.vectors import PairVectors
+from mlkd.models.sentence_encoder import SentenceEncoder, autocast
+from mlkd.optim import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
+from mlkd.runtime.interrupts import Interrupts
+from mlkd.runtime.run_log import RunLog
+from mlkd.teacher.store import Positions
+from mlkd.teacher.targets import TeacherTargets
+
+log = logging.getLogger("mlkd")
+MAX_SKIPPED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Everything a step reads: pairs, their tokens, their teacher vectors, and the order they come in."""
+
+    pairs: TrainingPairs
+    tokens: TokenStore
+    targets: TeacherTargets
+    positions: Positions
+    batches: Batches
+
+    def teacher(self, texts: Indices, device: torch.device) -> Tensor:
+        """Teacher vectors of texts, float32 (B, E)."""
+        return self.targets.rows(self.positions[texts]).to(device, non_blocking=True)
+
+
+@dataclass(slots=True)
+class Standing:
+    """How far a run is; the part of its state that is neither weights nor tensors.
+
+    Args:
+        step: optimiser steps done.
+        batch: batches drawn, over all epochs.
+        best: value of the declared metric at the best evaluation so far.
+        best_step: its step.
+        evaluations_since_best: for early stopping.
+        skipped: steps in a row whose loss or gradient was not finite.
+    """
+
+    step: int = 0
+    batch: int = 0
+    best: float | None = None
+    best_step: int = 0
+    evaluations_since_best: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """When things happen, in optimiser steps."""
+
+    total_steps: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    patience: int | None
+
+
+class Distillation:
+    """One run: student, loss and optimiser, and the standing that a checkpoint restores.
+
+    Args:
+        student: in training mode, on its device.
+        loss: on the same device; may hold a projection.
+        data: see TrainingData.
+        optim: its schedule and clipping.
+        rhythm: see Rhythm.
+        precision: autocast type of the forward pass, None for fp32.
+        max_tokens: token positions in one forward pass.
+    """
+
+    def __init__(
+        self,
+        student: SentenceEncoder,
+        loss: MixLoss,
+        data: TrainingData,
+        optim: Optim,
+        rhythm: Rhythm,
+        *,
+        precision: torch.dtype | None,
+        max_tokens: int,
+    ) -> None:
+        self.student = student
+        self.loss = loss
+        self.data = data
+        self.optim = optim
+        self.rhythm = rhythm
+        self.precision = precision
+        self.max_tokens = max_tokens
+        self.standing = Standing()
+        embedding = student.body.get_input_embeddings().weight  # type: ignore[operator]
+        self.optimizer = optim.build(student, loss, embedding)
+        self._epoch: tuple[int, list[Indices]] = (-1, [])
+
+    def train(
+        self, run_log: RunLog, evaluate: Callable[[Standing], bool], writer: CheckpointWriter, interrupts: Interrupts
+    ) -> None:
+        """Steps until the run is complete, stops early or is interrupted; saved whenever it leaves.
+
+        Args:
+            run_log: open.
+            evaluate: scores the student at this standing and returns whether it is the best so far.
+            writer: of checkpoints.
+            interrupts: active.
+        """
+        standing, rhythm = self.standing, self.rhythm
+        saved = standing.step
+        with run_log.progress() as progress:
+            while not self.finished and interrupts.requested is None:
+                values, shares, num_tokens = self.step(with_shares=(standing.step + 1) % rhythm.log_every == 0)
+                lr = self.optim.learning_rate(standing.step - 1, rhythm.total_steps)
+                losses = {"loss": values.total.detach(), **{k: v.detach() for k, v in values.weighted.items()}}
+                progress.update(standing.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
+                if shares is not None:
+                    run_log.log_step(standing.step, metrics(values, shares, lr))
+                if standing.step % rhythm.evaluate_every == 0 or standing.step == rhythm.total_steps:
+                    with progress.paused():
+                        is_best = evaluate(standing)
+                    standing.evaluations_since_best = 0 if is_best else standing.evaluations_since_best + 1
+                if standing.step % rhythm.checkpoint_every == 0 or self.finished:
+                    self.save(writer)
+                    saved = standing.step
+        if saved != standing.step:
+            self.save(writer)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done or early stopping ended the run."""
+        patience = self.rhythm.patience
+        return self.standing.step >= self.rhythm.total_steps or (
+            patience is not None and self.standing.evaluations_since_best >= patience
+        )
+
+    @property
+    def pairs_per_step(self) -> int:
+        return self.optim.batch_size * self.optim.accumulation_steps
+
+    def step(self, *, with_shares: bool = False) -> tuple[LossValues, dict[str, float] | None, int]:
+        """One optimiser step; a loss or gradient that is not finite moves nothing.
+
+        Returns:
+            The last batch's loss values, each term's share of the gradient if asked for, and tokens read.
+        """
+        set_learning_rate(self.optimizer, self.optim.learning_rate(self.standing.step, self.rhythm.total_steps))
+        num_tokens = 0
+        first_batch = self.standing.batch
+        for _ in range(self.optim.accumulation_steps):
+            rows = self.next_batch()
+            values, vectors, tokens = self.forward(rows)
+            shares = (
+                gradient_shares(values, [vectors.student_source_BD, vectors.student_target_BD]) if with_shares else None
+            )
+            (values.total / self.optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
+            num_tokens += tokens
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm or float("inf"))
+        if torch.isfinite(norm) and torch.isfinite(values.total):
+            self.optimizer.step()
+            self.standing.skipped = 0
+        else:
+            self._skip(first_batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.standing.step += 1
+        return values, shares, num_tokens
+
+    def forward(self, rows: Indices) -> tuple[LossValues, PairVectors, int]:
+        """Loss of the pairs `rows`; sources and targets go through the student together."""
+        pairs, device = self.data.pairs, self.student.device
+        source, target = pairs.source[rows], pairs.target[rows]
+        tokens = [self.data.tokens[int(i)] for i in (*source, *target)]
+        with autocast(device, self.precision):
+            student_2BD = self.student.forward_tokens(tokens, self.max_tokens)
+        source_BD, target_BD = student_2BD[: len(rows)], student_2BD[len(rows) :]
+        vectors = PairVectors(
+            student_source_BD=source_BD,
+            student_target_BD=target_BD,
+            teacher_source_BE=self.data.teacher(source, device),
+            teacher_target_BE=self.data.teacher(target, device) if self.loss.mix.needs_teacher_target else None,
+            source_ids_B=torch.from_numpy(source).to(device),
+        )
+        return self.loss(vectors), vectors, sum(map(len, tokens))
+
+    def next_batch(self) -> Indices:
+        """The next batch of the fixed order; a function of seed and how many were drawn before."""
+        epoch, position = divmod(self.standing.batch, self.data.batches.num_batches)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self.data.batches.epoch(epoch))
+        self.standing.batch += 1
+        return self._epoch[1][position]
+
+    def _skip(self, first_batch: int) -> None:
+        self.standing.skipped += 1
+        what = f"loss or gradient is not finite at step {self.standing.step + 1} (batches from {first_batch})"
+        if self.standing.skipped >= MAX_SKIPPED:
+            raise fail(
+                "E601",
+                f"{what}, {MAX_SKIPPED} steps in a row",
+                remedy="lower optim.lr, lengthen the warm-up, or set hardware.precision=fp32; "
+                "the last good checkpoint is kept",
+            )
+        log.warning("%s: skipped, weights unchanged", what)
+
+    def save(self, writer: CheckpointWriter) -> None:
+        """Write a checkpoint of everything that decides how the run goes on."""
+        random = {"cpu": torch.get_rng_state()}
+        if self.student.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.student.device)
+        tensors = {
+            "student": self.student.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "random": random,
+        }
+        writer.save(
+            self.standing.step, {name: group for name, group in tensors.items() if group}, asdict(self.standing)
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where `checkpoint` was saved."""
+        self.student.load_state_dict(checkpoint.tensors["student"])
+        self.loss.load_state_dict(checkpoint.tensors.get("loss", {}))
+        load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
+        torch.set_rng_state(checkpoint.tensors["random"]["cpu"])
+        if "cuda" in checkpoint.tensors["random"] and self.student.device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint.tensors["random"]["cuda"], self.student.device)
+        self.standing = Standing(**checkpoint.state)
+
+
+def metrics(values: LossValues, shares: dict[str, float], lr: float) -> dict[str, Any]:
+    """One line of metrics.jsonl: the loss, each term raw, weighted and as a share of the gradient, and the rate."""
+    line: dict[str, Any] = {"loss": float(values.total.detach()), "lr": lr}
+    for name in values.raw:
+        line[f"loss/{name}"] = float(values.weighted[name].detach())
+        line[f"raw/{name}"] = float(values.raw[name].detach())
+        line[f"gradient_share/{name}"] = shares[name]
+    return line

@@ -1,0 +1,1 @@
+"""The three-term mix: ranking, feature, similarity."""

@@ -1,0 +1,1 @@
+"""Encoders, students, vocabularies and the folder format."""

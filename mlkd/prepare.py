@@ -1,0 +1,168 @@
+"""From a checked configuration to a run that can take its first step: text, targets, tokens, student."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlkd.config import TrainConfig
+from mlkd.data.batches import Batches
+from mlkd.data.corpus import Corpus
+from mlkd.data.overlap import evaluation_overlap
+from mlkd.data.report import DataReport, fingerprint
+from mlkd.data.tokens import TokenStore
+from mlkd.data.training import TrainingPairs
+from mlkd.distill import Distillation, Rhythm, TrainingData
+from mlkd.errors import fail
+from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.models.students import CorpusTexts
+from mlkd.preflight import Checked
+from mlkd.runtime.devices import autocast_type, place
+from mlkd.runtime.run_folder import RunFolder, write_json
+from mlkd.teacher.store import Positions
+from mlkd.teacher.targets import LazyTeacher, TeacherTargets, unit_norm
+
+log = logging.getLogger("mlkd")
+EVALUATIONS_PER_RUN = 10
+NORM_SAMPLE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run before its first step.
+
+    Args:
+        distillation: with the untrained student.
+        corpus: for its held-out pairs.
+        teacher: opens its weights on first use.
+    """
+
+    distillation: Distillation
+    corpus: Corpus
+    teacher: LazyTeacher
+
+
+def prepare(config: TrainConfig, checked: Checked, run: RunFolder | None, stop: Callable[[], None]) -> Prepared:
+    """Read the corpus, compute what teacher vectors and tokens the cache lacks, and build the student.
+
+    Args:
+        config: of the run.
+        checked: what preflight found.
+        run: gets data.json; None for a dry run.
+        stop: called between long pieces of work; raises when the run must end.
+
+    Raises:
+        MlkdError: E3xx for the text, E4xx for models, E319 where the text changed since the run was started.
+    """
+    corpus = config.data.load()
+    for line in corpus.report.lines():
+        log.info("%s", line)
+    if run is not None:
+        record_data(run, corpus.report)
+    report_overlap(config, checked, corpus)
+    pairs = TrainingPairs.from_corpus(corpus.train)
+    teacher = LazyTeacher(lambda: config.teacher.load(config.hardware, checked.device))
+    targets, positions = compute_targets(config, checked, pairs, teacher, stop)
+    sample = targets.rows(positions[: min(pairs.num_sources, NORM_SAMPLE)])
+    student = build_student(config, checked, pairs, normalize=unit_norm(sample))
+    stop()
+    distillation = build_distillation(config, checked, pairs, (targets, positions), student)
+    return Prepared(distillation, corpus, teacher)
+
+
+def record_data(run: RunFolder, report: DataReport) -> None:
+    """Write data.json, or refuse text that is not what the run was started with."""
+    path = run.path / "data.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            name
+            for name, language in report.languages.items()
+            if before["languages"].get(name, {}).get("fingerprint") != language.fingerprint
+        ]
+        if changed:
+            raise fail(
+                "E319",
+                f"the training text changed since this run was started ({', '.join(changed)})",
+                where=str(run.path),
+                remedy="restore the files, or set resume=false for a new run",
+            )
+    write_json(path, report.as_json())
+
+
+def report_overlap(config: TrainConfig, checked: Checked, corpus: Corpus) -> None:
+    """Warn of evaluation sentences that stand in the training text."""
+    if config.task:
+        evaluation_overlap(corpus.train, checked.evaluations.texts())
+
+
+def compute_targets(
+    config: TrainConfig, checked: Checked, pairs: TrainingPairs, teacher: LazyTeacher, stop: Callable[[], None]
+) -> tuple[TeacherTargets, Positions]:
+    """Teacher vectors of all sources, and of the translations where the loss asks for them.
+
+    Returns:
+        The targets and the position of each distinct text, -1 for those without a vector.
+    """
+    precision = autocast_type(config.hardware.teacher_precision, checked.device)
+    folder = Path(config.cache_dir) / "teacher" / config.teacher.fingerprint(precision)
+    targets = TeacherTargets(folder, teacher)
+    wanted = pairs.texts if config.loss.needs_teacher_target else pairs.texts[: pairs.num_sources]
+
+    def progress(done: int, total: int) -> None:
+        log.info("teacher: %s of %s texts encoded", f"{done:,}", f"{total:,}")
+        stop()
+
+    positions = np.full(len(pairs.texts), -1, dtype=np.int64)
+    positions[: len(wanted)] = targets.ensure(wanted, progress)
+    return targets, positions
+
+
+def build_student(config: TrainConfig, checked: Checked, pairs: TrainingPairs, *, normalize: bool) -> SentenceEncoder:
+    """The untrained student on its device, in training mode."""
+    corpus = CorpusTexts(pairs.texts, Path(config.cache_dir))
+    student = config.student.build(corpus, normalize=normalize, seed=config.seed)
+    place(student.body, checked.device, autocast_type(config.hardware.precision, checked.device))
+    student.to(checked.device)
+    student.encode_tokens = config.hardware.forward_tokens(checked.device)
+    if config.hardware.compile:
+        student.body.compile(dynamic=True)
+    student.train()
+    return student
+
+
+def build_distillation(
+    config: TrainConfig,
+    checked: Checked,
+    pairs: TrainingPairs,
+    taught: tuple[TeacherTargets, Positions],
+    student: SentenceEncoder,
+) -> Distillation:
+    """Tokenise what the cache lacks, and put loss, optimiser and order of batches beside the student."""
+    targets, positions = taught
+    tokenizer_key = fingerprint([student.tokenizer.backend_tokenizer.to_str(), str(student.text)])
+    tokens = TokenStore.open_or_build(Path(config.cache_dir), pairs.texts, student.tokenize, tokenizer_key)
+    batches = Batches(pairs.language_sizes, config.optim.batch_size, config.data.language_temperature, config.seed)
+    total_steps = config.optim.total_steps(batches.num_batches)
+    evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
+    return Distillation(
+        student,
+        config.loss.build(student.dimension, targets.store.dimension).to(checked.device),
+        TrainingData(pairs, tokens, targets, positions, batches),
+        config.optim,
+        Rhythm(
+            total_steps=total_steps,
+            log_every=config.log_every_steps,
+            evaluate_every=evaluate_every,
+            checkpoint_every=config.checkpoint.every_steps or evaluate_every,
+            patience=config.evaluation.patience,
+        ),
+        precision=autocast_type(config.hardware.precision, checked.device),
+        max_tokens=config.hardware.forward_tokens(checked.device),
+    )

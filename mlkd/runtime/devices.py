@@ -1,0 +1,109 @@
+"""Where and how precisely a run computes: device, threads, precision, attention kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+
+from mlkd.errors import MlkdError, Problem, fail
+
+
+class Device(Enum):
+    """auto takes a CUDA device if there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(Enum):
+    """fp32, or bf16 autocast with fp32 weights and optimiser; auto is bf16 on a GPU and fp32 on a CPU."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@dataclass(kw_only=True, slots=True)
+class Hardware:
+    """The machine's part of a configuration.
+
+    Args:
+        device: auto, cpu or cuda.
+        precision: of the student's forward and backward pass; evaluation and exported weights are fp32.
+        teacher_precision: of the teacher when its targets are computed; part of the cache's key.
+        threads: CPU threads; None leaves torch's choice. Bit-exact resume needs the same number.
+        max_tokens: token positions in one forward pass, None for 8,192 on a CPU and 65,536 on a GPU. It bounds memory
+            and changes no result beyond rounding.
+        compile: torch.compile the student's transformer; pays on long GPU runs.
+    """
+
+    device: Device = Device.auto
+    precision: Precision = Precision.fp32
+    teacher_precision: Precision = Precision.fp32
+    threads: int | None = None
+    max_tokens: int | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("threads", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(Problem("E204", f"must be >= 1 (got {value})", name))
+        if problems:
+            raise MlkdError(problems)
+
+    def resolve(self) -> torch.device:
+        """The device this machine really has for the `device` field; sets the thread count.
+
+        Raises:
+            MlkdError: E501 where CUDA is asked for and absent, or bf16 on a GPU without it.
+        """
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if self.device is Device.cuda and not torch.cuda.is_available():
+            raise fail(
+                "E501",
+                "hardware.device=cuda, but torch sees no CUDA device",
+                remedy="set hardware.device=cpu, or install a CUDA build of torch and check nvidia-smi",
+            )
+        use_cuda = self.device is not Device.cpu and torch.cuda.is_available()
+        fp32 = self.precision is self.teacher_precision is Precision.fp32
+        if use_cuda and not fp32 and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise fail("E501", "this GPU has no bf16", remedy="set hardware.precision=fp32")
+        return torch.device("cuda" if use_cuda else "cpu")
+
+    def forward_tokens(self, device: torch.device) -> int:
+        """Token positions in one forward pass on `device`."""
+        return self.max_tokens or (65536 if device.type == "cuda" else 8192)
+
+
+def autocast_type(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The autocast type that `precision` means on `device`, None for full precision."""
+    automatic = precision is Precision.auto and device.type == "cuda"
+    return torch.bfloat16 if precision is Precision.bf16 or automatic else None
+
+
+def place(body: Any, device: torch.device, precision: torch.dtype | None) -> None:
+    """Move a transformer to `device` with the attention kernel that is fast there.
+
+    On CPUs the backward pass of scaled_dot_product_attention in bf16 is several times slower than two matrix products.
+    """
+    body.to(device)
+    if device.type == "cpu" and precision is torch.bfloat16 and hasattr(body, "set_attn_implementation"):
+        body.set_attn_implementation("eager")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory: allocated on a GPU, resident in the process on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -1,0 +1,1 @@
+"""Evaluations: data and protocol in, numbers out."""

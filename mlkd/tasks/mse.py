@@ -1,0 +1,73 @@
+"""Mean squared error between the teacher's English vectors and the student's vectors of the translations.
+
+Shapes: N pairs, D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mlkd.errors import fail
+from mlkd.models.encoder import Encoder
+from mlkd.tasks.base import Score, TaskResult, mean_score
+from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
+from mlkd.tasks.vectors import TextVectors
+
+
+@dataclass(kw_only=True, slots=True)
+class MseTask(ParallelTask):
+    """Mean over pairs and dimensions of (T(x) - S(y))², times 100; lower is better.
+
+    `explained` is 1 - MSE / Var(T), 1 for a perfect student and 0 for one that always says the teacher's mean: the MSE
+    of unit vectors is at most a few thousandths whatever the student does.
+
+    Source:
+        Reimers & Gurevych 2020, section 2; sentence-transformers, `MSEEvaluator`.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+
+    name: str = "mse"
+
+    def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
+        """Raises E210 where student and teacher have different dimensions."""
+        assert teacher is not None, "mse needs a teacher"
+        sets: list[ParallelSet] = data
+        targets = TextVectors(teacher, (text for pairs in sets for text in pairs.english))
+        vectors = TextVectors(encoder, (text for pairs in sets for text in pairs.foreign))
+        if targets.num_dimensions != vectors.num_dimensions:
+            raise fail(
+                "E210",
+                f"teacher dim {targets.num_dimensions} != student dim {vectors.num_dimensions}",
+                where=self.name,
+                remedy="give the student a dense layer to the teacher's dimension, or leave this task out",
+            )
+        scores = []
+        for pairs in sets:
+            mse, explained = mse_and_explained(targets.rows(pairs.english), vectors.rows(pairs.foreign))
+            scores.append(Score(pairs.language, "mse", 100 * mse, len(pairs.english)))
+            scores.append(Score(pairs.language, "explained", explained, len(pairs.english)))
+        return TaskResult(
+            task=self.name,
+            protocol="x100, T(en) against S(xx)",
+            main="mse",
+            higher_is_better=False,
+            data_sha256=hash_sets(sets),
+            scores=scores + [mean_score(scores, metric) for metric in ("mse", "explained")],
+            details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
+        )
+
+
+def mse_and_explained(target_ND: Tensor, student_ND: Tensor) -> tuple[float, float | None]:
+    """Mean squared error, and the share of the targets' variance it leaves explained (None if they do not vary).
+
+    >>> import torch
+    >>> mse_and_explained(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
+    (0.5, 0.5)
+    """
+    mse = float(((target_ND - student_ND) ** 2).mean())
+    variance = float(((target_ND - target_ND.mean(dim=0)) ** 2).mean())
+    return mse, 1 - mse / variance if variance > 0 else None

@@ -1,0 +1,1 @@
+"""Teacher targets, computed once."""
