@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
 from mlkd import __version__
 from mlkd.config import TrainConfig
@@ -17,7 +18,7 @@ from mlkd.models.encoder import Encoder
 from mlkd.models.folder import folder_dimension, folder_sha256, load_encoder
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.preflight import Checked
-from mlkd.prepare import Prepared, build_student
+from mlkd.prepare import Prepared
 from mlkd.report.html import write_report
 from mlkd.report.projection import project, write_projection
 from mlkd.report.results import Results, write_results
@@ -26,6 +27,7 @@ from mlkd.runtime.devices import place
 from mlkd.runtime.run_folder import RunFolder, write_text
 
 log = logging.getLogger("mlkd")
+PICTURE_FILE = "untrained_picture.safetensors"
 PICTURE_SENTENCES = 40
 PICTURE_MIN_SENTENCES = 8
 
@@ -51,7 +53,7 @@ def conclude(config: TrainConfig, checked: Checked, prepared: Prepared, run: Run
     write_results(run.results_json, results)
     tables = build_tables(results)
     write_text(run.results_md, to_markdown(tables))
-    draw_picture(config, checked, prepared, best, run)
+    draw_picture(prepared, best, run)
     write_report(run.path)
     print_tables(tables)
     print(f"\nstudent: {run.student}\nreport:  {run.report}")
@@ -91,19 +93,21 @@ def describe_size(encoder: SentenceEncoder) -> dict[str, int]:
     }
 
 
-def draw_picture(config: TrainConfig, checked: Checked, prepared: Prepared, best: Encoder, run: RunFolder) -> None:
+def save_picture_vectors(student: Encoder, prepared: Prepared, path: Path) -> None:
+    """Vectors of held-out sentences before the first step, for the picture at the end."""
+    texts = aligned_texts(prepared.corpus.dev)
+    if texts:
+        save_file({language: student.encode(rows).contiguous() for language, rows in texts.items()}, path)
+
+
+def draw_picture(prepared: Prepared, best: Encoder, run: RunFolder) -> None:
     """Held-out sentences in two dimensions, before and after; left out, and said so, where too few were held out."""
     texts = aligned_texts(prepared.corpus.dev)
     if not texts:
         log.info("no picture of held-out sentences: data.dev_pairs holds out too few")
         return
-    normalize = prepared.distillation.student.normalize
-    untrained = build_student(config, checked, prepared.distillation.data.pairs, normalize=normalize)
-
-    def encode(encoder: Encoder) -> dict[str, Tensor]:
-        return {language: encoder.encode(rows) for language, rows in texts.items()}
-
-    write_projection(run.eval / "projection.json", project(encode(best), texts, encode(untrained)))
+    after = {language: best.encode(rows) for language, rows in texts.items()}
+    write_projection(run.eval / "projection.json", project(after, texts, load_file(run.eval / PICTURE_FILE)))
 
 
 def aligned_texts(dev: list[LanguagePair]) -> dict[str, list[str]]:

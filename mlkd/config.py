@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
 from mlkd.data.corpus import ParallelCorpus
@@ -25,7 +25,7 @@ from mlkd.errors import MlkdError, Problem
 from mlkd.losses.feature import FeatureTerm, Projection
 from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking import AmsRanking, InfoNceRanking
-from mlkd.models.students import PretrainedStudent, Student, ThinDeepStudent
+from mlkd.models.students import PretrainedStudent, Student, TeacherLayersStudent, ThinDeepStudent
 from mlkd.optim import Optim
 from mlkd.paths import CONFIG_DIR
 from mlkd.runtime.devices import Hardware
@@ -119,6 +119,8 @@ class TrainConfig:
     cache_dir: str = "outputs/cache"
 
     def __post_init__(self) -> None:
+        if isinstance(self.student, TeacherLayersStudent) and not self.student.model:
+            self.student.model = self.teacher.model
         problems = [*range_problems(self), *self._relations()]
         if problems:
             raise MlkdError(problems)
@@ -193,12 +195,24 @@ class EvaluateConfig:
         return [str(c) for c in self.checkpoint] if isinstance(self.checkpoint, list) else [str(self.checkpoint)]
 
 
+def without_defaults(schema: type[Any], *names: str) -> DictConfig:
+    """`schema` with required fields: YAML can neither take a default back nor replace it by one of another class."""
+    node: DictConfig = OmegaConf.structured(schema)
+    for name in names:
+        OmegaConf.update(node, name, MISSING)
+    return node
+
+
 Config = TypeVar("Config", TrainConfig, EvaluateConfig)
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "": {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig},
+    "": {"train_schema": without_defaults(TrainConfig, "loss.ranking"), "evaluate_schema": EvaluateConfig},
     "teacher": {"teacher_schema": Teacher},
-    "student": {"pretrained_student": PretrainedStudent, "thin_deep_student": ThinDeepStudent},
-    "loss": {"loss_mix": LossMix},
+    "student": {
+        "pretrained_student": PretrainedStudent,
+        "thin_deep_student": ThinDeepStudent,
+        "teacher_layers_student": TeacherLayersStudent,
+    },
+    "loss": {"loss_mix": without_defaults(LossMix, "ranking")},
     "loss/ranking": {"ams_ranking": AmsRanking, "info_nce_ranking": InfoNceRanking},
     "loss/feature": {"feature_term": FeatureTerm},
     "data": {
@@ -218,6 +232,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "bucc_schema": BuccTask,
         "mse_schema": MseTask,
         "translation_schema": TranslationTask,
+        "sts_file_schema": without_defaults(StsTask, "path", "pairs"),
+        "tatoeba_file_schema": without_defaults(TatoebaTask, "path", "languages"),
+        "bucc_file_schema": without_defaults(BuccTask, "path", "pairs"),
+        "mse_file_schema": without_defaults(MseTask, "path", "languages"),
+        "translation_file_schema": without_defaults(TranslationTask, "path", "languages"),
     },
 }
 

@@ -21,7 +21,7 @@ from mlkd.data.training import TrainingPairs
 from mlkd.distill import Distillation, Rhythm, TrainingData
 from mlkd.errors import fail
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.students import CorpusTexts
+from mlkd.models.students import StudentCorpus
 from mlkd.preflight import Checked
 from mlkd.runtime.devices import autocast_type, place
 from mlkd.runtime.run_folder import RunFolder, write_json
@@ -126,7 +126,7 @@ def compute_targets(
 
 def build_student(config: TrainConfig, checked: Checked, pairs: TrainingPairs, *, normalize: bool) -> SentenceEncoder:
     """The untrained student on its device, in training mode."""
-    corpus = CorpusTexts(pairs.texts, Path(config.cache_dir))
+    corpus = StudentCorpus(pairs, Path(config.cache_dir))
     student = config.student.build(corpus, normalize=normalize, seed=config.seed)
     place(student.body, checked.device, autocast_type(config.hardware.precision, checked.device))
     student.to(checked.device)

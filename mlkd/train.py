@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlkd.conclude import conclude, model_card
+from mlkd.conclude import PICTURE_FILE, conclude, model_card, save_picture_vectors
 from mlkd.config import TrainConfig, as_flat_dict, as_yaml
 from mlkd.data.report import fingerprint
 from mlkd.distill import Standing
@@ -149,8 +149,11 @@ def score_untrained(prepared: Prepared, evaluations: Evaluations, run: RunFolder
     """Scores of the student before its first step, computed once a run."""
     path = run.eval / "untrained.json"
     if not path.is_file():
-        results = evaluations.score(prepared.distillation.student, prepared.teacher)
+        student = prepared.distillation.student
+        results = evaluations.score(student, prepared.teacher)
         log.info("untrained: %s", describe(results))
+        path.parent.mkdir(exist_ok=True)
+        save_picture_vectors(student, prepared, run.eval / PICTURE_FILE)
         write_task_results(path, results)
     return read_task_results(path)
 

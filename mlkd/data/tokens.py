@@ -69,6 +69,7 @@ class TokenStore:
     @staticmethod
     def _build(folder: Path, texts: Sequence[str], tokenize: Callable[[Sequence[str]], list[TokenIds]]) -> None:
         temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed run that had the same process id
         temporary.mkdir(parents=True)
         lengths: list[int] = []
         with (temporary / "ids.bin").open("wb") as stream:

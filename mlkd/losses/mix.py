@@ -27,6 +27,7 @@ class LossMix:
         alpha: weight of the ranking term, >= 0.
         beta: weight of the feature term, >= 0.
         gamma: weight of the similarity term, >= 0.
+        ranking: the ranking objective; required where alpha > 0.
         temperature: divides the cosine differences of the similarity term (LEALLA's T), > 0.
     """
 
@@ -34,7 +35,7 @@ class LossMix:
     beta: float = 1.0
     gamma: float = 0.0
     temperature: float = 100.0
-    ranking: RankingTerm = field(default_factory=InfoNceRanking)
+    ranking: RankingTerm | None = None
     feature: FeatureTerm = field(default_factory=FeatureTerm)
     similarity: SimilarityTerm = field(default_factory=SimilarityTerm)
 
@@ -43,6 +44,8 @@ class LossMix:
         problems = [Problem("E204", f"must be >= 0 (got {w})", name) for name, w in weights.items() if not w >= 0]
         if not any(w > 0 for w in weights.values()):
             problems.append(Problem("E204", "at least one of alpha, beta, gamma must be > 0"))
+        if self.alpha > 0 and self.ranking is None:
+            problems.append(Problem("E205", "is required for alpha > 0. Example: loss/ranking=info_nce", "ranking"))
         if not self.temperature > 0:
             problems.append(Problem("E204", f"must be > 0 (got {self.temperature})", "temperature"))
         if problems:
@@ -88,7 +91,7 @@ class MixLoss(nn.Module):
         mix = self.mix
         raw: dict[str, Tensor] = {}
         weights = {"ranking": mix.alpha, "feature": mix.beta, "similarity": mix.gamma}
-        if mix.alpha > 0:
+        if mix.alpha > 0 and mix.ranking is not None:
             raw["ranking"] = mix.ranking(vectors)
         if mix.beta > 0:
             raw["feature"] = mix.feature(

@@ -53,8 +53,12 @@ class RankingTerm(ABC):
     mask_same_source: bool = True
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise MlkdError(Problem("E204", f"must be > 0 (got {self.scale})", "scale"))
+        problems = self.range_problems()
+        if problems:
+            raise MlkdError(problems)
+
+    def range_problems(self) -> list[Problem]:
+        return [] if self.scale > 0 else [Problem("E204", f"must be > 0 (got {self.scale})", "scale")]
 
     @abstractmethod
     def __call__(self, vectors: PairVectors) -> Tensor:
@@ -78,10 +82,11 @@ class AmsRanking(RankingTerm):
     scale: float = 100.0
     mask_same_source: bool = False
 
-    def __post_init__(self) -> None:
-        RankingTerm.__post_init__(self)
-        if self.margin < 0:
-            raise MlkdError(Problem("E204", f"must be >= 0 (got {self.margin})", "margin"))
+    def range_problems(self) -> list[Problem]:
+        problems = RankingTerm.range_problems(self)
+        if not self.margin >= 0:
+            problems.append(Problem("E204", f"must be >= 0 (got {self.margin})", "margin"))
+        return problems
 
     def __call__(self, vectors: PairVectors) -> Tensor:
         cosine_BB = cosine_matrix(vectors.student_source_BD, vectors.student_target_BD)

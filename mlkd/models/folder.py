@@ -149,9 +149,15 @@ def folder_dimension(folder: Path) -> int:
     return transformer_dimension(folder / modules[0].get("path", ""))
 
 
+def transformer_config(folder: Path) -> dict[str, Any]:
+    """config.json of a transformers folder, or of the transformer in a sentence-transformers folder."""
+    config: dict[str, Any] = _read_json(folder / _read_modules(folder)[0].get("path", "") / "config.json", {})
+    return config
+
+
 def transformer_dimension(folder: Path) -> int:
     """Hidden size of a transformers folder, or of the transformer in a sentence-transformers folder."""
-    config = _read_json(folder / _read_modules(folder)[0].get("path", "") / "config.json", {})
+    config = transformer_config(folder)
     # DistilBERT and XLM write `dim` and `emb_dim` for what others call hidden_size.
     for key in ("hidden_size", "dim", "emb_dim", "d_model"):
         if key in config:
@@ -162,10 +168,11 @@ def transformer_dimension(folder: Path) -> int:
 def _read_pooling(path: Path) -> Pooling:
     config = _read_json(path / "config.json", {})
     modes = {key for key, value in config.items() if key.startswith("pooling_mode_") and value is True}
-    if isinstance(config.get("pooling_mode"), str):  # the short form of sentence-transformers 6
-        modes = {f"pooling_mode_{config['pooling_mode']}", f"pooling_mode_{config['pooling_mode']}_tokens"} & set(
-            POOLING_KEYS.values()
-        ) or {"pooling_mode_cls_token"}
+    short = config.get("pooling_mode")  # the short form of sentence-transformers 6: a name, or a list of names
+    if short is not None:
+        names = [short] if isinstance(short, str) else list(short)
+        short_keys = {pooling.value: key for pooling, key in POOLING_KEYS.items()}
+        modes = {short_keys.get(name, name) for name in names}
     for pooling, key in POOLING_KEYS.items():
         if modes == {key}:
             return pooling

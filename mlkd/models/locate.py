@@ -47,7 +47,7 @@ def _student_of_run(path: Path) -> Path:
 def _package_folder(module: str) -> Path:
     try:
         root = importlib.resources.files(module)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):  # ValueError: no module can have this name
         raise fail(
             "E502",
             f"the model package '{module}' is not installed",
@@ -83,11 +83,23 @@ def check_model_folder(folder: Path) -> Path:
 
 def _hub_folder(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, etag_timeout=HUB_TIMEOUT_S))
+    except HFValidationError as error:
+        siblings = [p.name for p in Path.cwd().iterdir() if p.is_dir()]
+        raise fail(
+            "E401",
+            f"'{name}' is no folder (cwd={Path.cwd()}) and cannot be a hub id.{did_you_mean(name, siblings)}",
+        ) from error
     except GatedRepoError as error:
         raise fail(
             "E404",

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from mlkd.errors import MlkdError, Problem
-from mlkd.models.folder import load_transformer, model_max_length, transformer_dimension
+from mlkd.data.training import TrainingPairs
+from mlkd.errors import MlkdError, Problem, fail
+from mlkd.models.alignment import aligned_embeddings
+from mlkd.models.folder import load_transformer, model_max_length, transformer_config, transformer_dimension
 from mlkd.models.locate import locate_model
 from mlkd.models.pooling import Pooling
-from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
+from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings, TokenIds
 from mlkd.models.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
-class CorpusTexts:
-    """The distinct texts of a run's corpus, and the cache that vocabularies trained on them go to."""
+class StudentCorpus:
+    """The run's training pairs, and the cache that vocabularies trained on them go to."""
 
-    texts: Sequence[str]
+    pairs: TrainingPairs
     cache_dir: Path
 
 
@@ -76,7 +78,7 @@ class Student(ABC):
         return self.dense_dim or self.hidden_size
 
     @abstractmethod
-    def build(self, corpus: CorpusTexts, *, normalize: bool, seed: int) -> SentenceEncoder:
+    def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
         """The student before its first step.
 
         Args:
@@ -126,7 +128,7 @@ class PretrainedStudent(Student):
     def hidden_size(self) -> int:
         return transformer_dimension(locate_model(self.model, revision=self.revision))
 
-    def build(self, corpus: CorpusTexts, *, normalize: bool, seed: int) -> SentenceEncoder:
+    def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
         folder = locate_model(self.model, revision=self.revision)
         body, tokenizer = load_transformer(folder, trust_remote_code=self.trust_remote_code)
         if self.dropout is not None:
@@ -184,13 +186,13 @@ class ThinDeepStudent(Student):
     def hidden_size(self) -> int:
         return self.hidden
 
-    def build(self, corpus: CorpusTexts, *, normalize: bool, seed: int) -> SentenceEncoder:
+    def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
         from transformers import AutoTokenizer
 
         if self.tokenizer:
             tokenizer = AutoTokenizer.from_pretrained(locate_model(self.tokenizer), use_fast=True)
         else:
-            tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.texts, max_length=self.max_length)
+            tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.pairs.texts, max_length=self.max_length)
         torch.manual_seed(seed)
         body = self.build_body(len(tokenizer), tokenizer.pad_token_id)
         return self.assemble(body, tokenizer, normalize=normalize, max_length=self.max_length)
@@ -220,11 +222,98 @@ class ThinDeepStudent(Student):
         return body
 
 
+@dataclass(kw_only=True, slots=True)
+class TeacherLayersStudent(Student):
+    """Some of the teacher's own layers, under a multilingual vocabulary aligned with the teacher's.
+
+    The token embeddings start at the teacher's through the word alignment of the parallel corpus (see
+    `mlkd.models.alignment`), so that the student reads translations before its first step.
+
+    Args:
+        model: a BERT-like model; empty takes the run's teacher.
+        layers: which of its layers, counted from 0, in order; they are copied.
+        vocabulary: trained on the run's corpus.
+        alignment_pairs: at most this many sentence pairs, evenly spaced over the corpus, are aligned.
+        revision: of a hub id.
+    """
+
+    model: str = ""
+    layers: list[int] = field(default_factory=lambda: [0, 2, 5])
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    alignment_pairs: int = 300_000
+    revision: str | None = None
+
+    def range_problems(self) -> list[Problem]:
+        problems = Student.range_problems(self)
+        if not self.layers or min(self.layers) < 0 or list(self.layers) != sorted(set(self.layers)):
+            what = f"must name rising layer numbers from 0 (got {list(self.layers)})"
+            problems.append(Problem("E204", what, "layers"))
+        if self.alignment_pairs < 1:
+            problems.append(Problem("E204", f"must be >= 1 (got {self.alignment_pairs})", "alignment_pairs"))
+        return problems
+
+    def check_files(self) -> None:
+        folder = locate_model(self.model, revision=self.revision)
+        config = transformer_config(folder)
+        if config.get("model_type") != "bert":
+            raise fail(
+                "E407",
+                f"student.layers needs a BERT-like model; '{self.model}' is of type '{config.get('model_type')}'",
+                remedy="choose another teacher or another student, e.g. student=thin_deep",
+            )
+        if max(self.layers) >= config["num_hidden_layers"]:
+            raise fail(
+                "E204",
+                f"must be below {config['num_hidden_layers']}, the layers of '{self.model}' (got {list(self.layers)})",
+                where="student.layers",
+            )
+
+    @property
+    def hidden_size(self) -> int:
+        return transformer_dimension(locate_model(self.model, revision=self.revision))
+
+    def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
+        body, teacher_tokenizer = load_transformer(locate_model(self.model, revision=self.revision))
+        max_length = min(self.max_length, model_max_length(body, teacher_tokenizer))
+        tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.pairs.texts, max_length=max_length)
+        embeddings_VH = aligned_embeddings(
+            self.token_pairs(corpus.pairs, tokenizer),
+            tokenizer,
+            teacher_tokenizer,
+            body.get_input_embeddings().weight.detach(),
+        )
+        embedding = nn.Embedding(len(tokenizer), embeddings_VH.shape[1], padding_idx=tokenizer.pad_token_id)
+        embedding.load_state_dict({"weight": embeddings_VH})
+        body.set_input_embeddings(embedding)
+        body.encoder.layer = nn.ModuleList([body.encoder.layer[i] for i in self.layers])
+        body.config.num_hidden_layers = len(self.layers)
+        body.config.vocab_size = len(tokenizer)
+        body.config.pad_token_id = tokenizer.pad_token_id
+        set_dropout(body, self.dropout or 0.0)
+        torch.manual_seed(seed)
+        return self.assemble(body, tokenizer, normalize=normalize, max_length=max_length)
+
+    def token_pairs(self, pairs: TrainingPairs, tokenizer: Any) -> list[tuple[TokenIds, TokenIds]]:
+        """Token ids of the pairs that are aligned, cut to the maximum length, without control tokens."""
+        step = max(1, len(pairs.source) // self.alignment_pairs)
+        chosen = range(0, len(pairs.source), step)
+        texts = sorted({int(pairs.source[i]) for i in chosen} | {int(pairs.target[i]) for i in chosen})
+        rows = tokenizer(
+            [pairs.texts[t] for t in texts],
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self.max_length,
+            split_special_tokens=True,
+        )["input_ids"]
+        ids = {t: np.asarray(row, dtype=np.int32) for t, row in zip(texts, rows, strict=True)}
+        return [(ids[int(pairs.source[i])], ids[int(pairs.target[i])]) for i in chosen]
+
+
 def set_dropout(body: nn.Module, probability: float) -> None:
     """Set every dropout of a pretrained transformer, in its layers and in what its attention reads at run time."""
     for module in body.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
         for name in ("dropout_prob", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float):
+            if isinstance(getattr(module, name, None), float | int):
                 setattr(module, name, probability)

@@ -101,15 +101,27 @@ class Vocabulary:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            limit = re.search(r"<= (\d+)", str(error))
-            raise fail(
-                "E405",
-                f"vocabulary size {self.size} is more than this corpus can fill"
-                + (f": at most {limit[1]}" if limit else f" ({error})"),
-                where="student.vocabulary.size",
-                remedy=f"set student.vocabulary.size={limit[1] if limit else 'smaller'}, or train on more text",
-            ) from error
+            raise self._size_error(str(error)) from error
         return stream.getvalue()
+
+    def _size_error(self, message: str) -> MlkdError:
+        """What SentencePiece's refusal `message` means for the settings."""
+        where = "student.vocabulary.size"
+        if most := re.search(r"<= (\d+)", message):
+            return fail(
+                "E405",
+                f"vocabulary size {self.size} is more than this corpus can fill: at most {most[1]}",
+                where=where,
+                remedy=f"set student.vocabulary.size={most[1]}, or train on more text",
+            )
+        if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+            return fail(
+                "E405",
+                f"vocabulary size {self.size} is less than this corpus has characters: at least {least[1]}",
+                where=where,
+                remedy=f"set student.vocabulary.size={least[1]} or more, or lower student.vocabulary.character_coverage",
+            )
+        return fail("E405", f"no vocabulary of size {self.size} can be trained on this corpus: {message}", where=where)
 
 
 def to_fast_tokenizer(proto: bytes, *, max_length: int) -> Any:

@@ -41,10 +41,12 @@ def _german(cell: str, complement: str, negated: str) -> Forms:
         negated = f"{own} ~nicht" if own.startswith(("die ", "das ")) else f"~nicht {own}"
     not_, not_yet = negated.replace("~", ""), negated.replace("~", "noch ")
     to_infinitive = f"{prefix} zu {stem}" if gap else f"{prefix}zu{stem}" if prefix else f"zu {stem}"
+    before, _, after = negated.partition("~")
     auxiliaries = function_words()["de"]["haben" if auxiliary == "h" else "sein"]
     forms = {
         "rest": _join(complement, prefix), "inf": _join(complement, whole), "zu": _join(complement, to_infinitive),
-        "perf": _join(complement, participle), "neginf": _join(not_, whole), "negperf": _join(not_, participle),
+        "perf": _join(complement, participle), "neginf": _join(not_, whole), "negpre": before.strip(),
+        "negpostinf": _join(after, whole), "negpostperf": _join(after, participle),
         "yetperf": _join(not_yet, participle), "polite": _join(stem, "Sie", complement, prefix),
         "politeneg": _join(stem, "Sie", not_, prefix), "nie": _join(_instead(negated, complement, "nie"), prefix),
         "nichtgern": _join(_instead(negated, complement, "nicht gern"), prefix),
