@@ -113,7 +113,8 @@ def start(kind: str, arguments: list[str]) -> None:
     overrides = list(parsed.overrides)
     if not multirun:
         config = check_overrides(kind, overrides)
-        if not (parsed.cfg or parsed.info) and kind == "train" and config is not None:
+        only_shows = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
+        if kind == "train" and not only_shows:
             arguments = [*arguments, *folder_override(config, overrides)]
     # Hydra then raises what a job raised instead of printing half of it.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -6,6 +6,7 @@ The only user of OmegaConf and, with the entry points, of Hydra.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from mlkd.data.files import JsonlCorpus, MosesCorpus, ParquetCorpus, TsvCorpus
 from mlkd.data.generated import EmbeddedCorpus
 from mlkd.data.hub import HubCorpus
 from mlkd.data.tmx import TmxCorpus
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, Problem, did_you_mean
 from mlkd.losses.feature import FeatureTerm, Projection
 from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking import AmsRanking, InfoNceRanking
@@ -241,6 +242,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
 def register_schemas() -> None:
     """Make every schema known to Hydra under `<group>/<name>`."""
     store = ConfigStore.instance()
@@ -288,6 +290,9 @@ def _check_node(node: DictConfig, path: str, problems: list[Problem]) -> bool:
     without building it.
     """
     bad = []
+    unknown = _unknown_keys(node)
+    problems.extend(Problem("E201", f"unknown key.{did_you_mean(k, names)}", f"{path}{k}") for k, names in unknown)
+    node = _without(node, [key for key, _ in unknown])
     for key in map(str, node):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not _check_node(child, f"{path}{key}.", problems):
@@ -300,12 +305,31 @@ def _check_node(node: DictConfig, path: str, problems: list[Problem]) -> bool:
     try:
         OmegaConf.to_object(node)
     except MlkdError as error:
-        found = [dataclasses.replace(p, where=_full_key(path, p.where)) for p in error.problems]
-        problems.extend(p for p in found if not (bad and p.code == "E209"))
+        found = [p for p in error.problems if not (bad and (p.code == "E209" or p.where in bad))]
+        problems.extend(dataclasses.replace(p, where=_full_key(path, p.where)) for p in found)
         return False
     except MissingMandatoryValue:
         return False
-    return not bad
+    return not (bad or unknown)
+
+
+def _unknown_keys(node: DictConfig) -> list[tuple[str, list[str]]]:
+    """Keys that were added (`+key=value`) to a node whose schema has no such field, each with the names it has."""
+    schema = OmegaConf.get_type(node)
+    if not dataclasses.is_dataclass(schema):
+        return []
+    names = [f.name for f in dataclasses.fields(schema)]
+    return [(key, names) for key in map(str, node) if key not in names]
+
+
+def _without(node: DictConfig, keys: Sequence[str]) -> DictConfig:
+    if not keys:
+        return node
+    copy: DictConfig = node.copy()
+    OmegaConf.set_struct(copy, False)
+    for key in keys:
+        copy._content.pop(key)  # type: ignore[union-attr]  # a structured node refuses `del`
+    return copy
 
 
 def _with_defaults(node: DictConfig, keys: Sequence[Any]) -> DictConfig:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -27,7 +29,9 @@ def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
     """
     try:
         cfg = compose_config(kind, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except yaml.MarkedYAMLError as error:
+        raise MlkdError(yaml_problem(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=null`
         raise MlkdError(list(diagnose(kind, overrides, error))) from error
     return build_config(cfg, KINDS[kind])
 
@@ -59,15 +63,30 @@ def diagnose(kind: str, overrides: Sequence[str], error: Exception) -> Iterator[
     try:
         base = compose_config(kind, good_groups)
     except (HydraException, OmegaConfBaseException) as base_error:
-        yield Problem("E202", first_line(base_error))
+        yield composing_problem(base_error)
         return
+    good_values: list[str] = []
     for text, override in values:
         problem = value_problem(kind, good_groups, base, text, override)
-        if problem is not None:
+        if problem is None:
+            good_values.append(text)
+        else:
             found = True
             yield problem
-    if not found:
-        yield Problem("E201", first_line(error))
+    if found:
+        yield from range_problems(kind, [*good_groups, *good_values])
+    else:
+        yield composing_problem(error)
+
+
+def range_problems(kind: str, overrides: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong with the values that do compose, as far as it cannot come from those that do not."""
+    try:
+        build_config(compose_config(kind, overrides), KINDS[kind])
+    except MlkdError as error:
+        yield from (p for p in error.problems if p.code in ("E201", "E204", "E206"))
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return  # overrides that fit one by one and not together are told by what composing said first
 
 
 def is_group(key: str) -> bool:
@@ -80,9 +99,11 @@ def group_problem(override: Override) -> Problem | None:
     group = override.key_or_group
     options = sorted(p.stem for p in (CONFIG_DIR / group).glob("*.yaml"))
     value = override.value()
+    if value is None and not override.is_delete():
+        return Problem("E202", f"'{group}=null' names no option", remedy=f"{group} is one of: {', '.join(options)}")
     chosen = [str(v) for v in value] if isinstance(value, list) else [str(value)]
     for name in chosen:
-        if not override.is_delete() and value is not None and name not in options:
+        if not override.is_delete() and name not in options:
             close = ", ".join(difflib.get_close_matches(name, options, n=3, cutoff=0.5))
             return Problem(
                 "E202",
@@ -124,6 +145,30 @@ def all_keys(node: DictConfig, path: str = "") -> list[str]:
         if isinstance(child, DictConfig) and not child._is_none():
             keys += all_keys(child, f"{path}{name}.")
     return keys
+
+
+def yaml_problem(error: yaml.MarkedYAMLError) -> Problem:
+    """E211 a key given twice, E212 a tab, E213 whatever else is not YAML; with file and line."""
+    what = error.problem or str(error)
+    mark = error.problem_mark
+    where = f"{mark.name}:{mark.line + 1}" if mark is not None else ""
+    if key := re.match(r"found duplicate key (.*)", what):
+        return Problem("E211", f"duplicate key '{key[1]}'", where, "keep one of the two")
+    if r"'\t'" in what:
+        return Problem("E212", "tab used for indentation", where, "indent with spaces")
+    return Problem("E213", f"not YAML: {what}", where)
+
+
+def composing_problem(error: Exception) -> Problem:
+    """What Hydra says of the files it composes: E201 an unknown key, E203 a value that does not fit, else E202."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    match = re.fullmatch(r"In '(.+)': (\w+) raised while composing config:", lines[0])
+    if match is None or len(lines) < 2:
+        return Problem("E202", first_line(error))
+    file = CONFIG_DIR / f"{match[1]}.yaml"
+    code = "E201" if match[2] in ("ConfigKeyError", "ConfigAttributeError") else "E203"
+    key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
+    return Problem(code, f"{key}: {lines[1]}" if key else lines[1], str(file) if file.is_file() else match[1])
 
 
 def first_line(error: Exception) -> str:

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mlkd.data.batches import Batches, Indices
-from mlkd.data.tokens import TokenStore
+from mlkd.data.tokens import TokenIds, TokenStore
 from mlkd.data.training import TrainingPairs
 from mlkd.errors import fail
 from mlkd.losses.mix import LossValues, MixLoss, gradient_shares
 from mlkd.losses.vectors import PairVectors
+from mlkd.models.rows import RowEmbedding, merge_rows
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
 from mlkd.optim import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
@@ -110,8 +112,9 @@ class Distillation:
         self.precision = precision
         self.max_tokens = max_tokens
         self.standing = Standing()
-        embedding = student.body.get_input_embeddings().weight  # type: ignore[operator]
-        self.optimizer = optim.build(student, loss, embedding)
+        self.embedding = row_embedding(student)
+        self.optimizer = optim.build(student, loss, self.embedding.weight)
+        self.lazy_rows = optim.build_lazy_rows(self.embedding.weight)
         self._epoch: tuple[int, list[Indices]] = (-1, [])
 
     def train(
@@ -163,33 +166,55 @@ class Distillation:
         Returns:
             The last batch's loss values, each term's share of the gradient if asked for, and tokens read.
         """
-        set_learning_rate(self.optimizer, self.optim.learning_rate(self.standing.step, self.rhythm.total_steps))
+        lr = self.optim.learning_rate(self.standing.step, self.rhythm.total_steps)
         num_tokens = 0
         first_batch = self.standing.batch
+        shares: dict[str, float] | None = None
+        lazy_parts: list[tuple[Tensor, Tensor]] = []
         for _ in range(self.optim.accumulation_steps):
-            rows = self.next_batch()
-            values, vectors, tokens = self.forward(rows)
-            shares = (
-                gradient_shares(values, [vectors.student_source_BD, vectors.student_target_BD]) if with_shares else None
-            )
+            values, vectors, tokens = self.forward(self.next_batch())
+            if with_shares:
+                shares = gradient_shares(values, [vectors.student_source_BD, vectors.student_target_BD])
             (values.total / self.optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
+            lazy_parts += self.release_rows()
             num_tokens += tokens
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm or float("inf"))
-        if torch.isfinite(norm) and torch.isfinite(values.total):
+        self.update(lr, lazy_parts, finite=bool(torch.isfinite(values.total)), first_batch=first_batch)
+        self.standing.step += 1
+        return values, shares, num_tokens
+
+    def update(self, lr: float, lazy_parts: list[tuple[Tensor, Tensor]], *, finite: bool, first_batch: int) -> None:
+        """Clip and apply the gradients, unless loss or gradient is not finite."""
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        merged = merge_rows(lazy_parts) if lazy_parts else None
+        if merged is not None:
+            gradients.append(merged[1])
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if finite and torch.isfinite(norm):
+            if self.optim.clip_norm is not None:
+                torch._foreach_mul_(gradients, torch.clamp(self.optim.clip_norm / (norm + 1e-6), max=1.0))
+            set_learning_rate(self.optimizer, lr)
             self.optimizer.step()
+            if merged is not None and self.lazy_rows is not None:
+                self.lazy_rows.step(*merged, lr * self.optim.embedding_lr_factor)
             self.standing.skipped = 0
         else:
             self._skip(first_batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.standing.step += 1
-        return values, shares, num_tokens
+
+    def release_rows(self) -> list[tuple[Tensor, Tensor]]:
+        """End the batch's table of embedding rows; its rows and gradient where a row-wise optimiser takes them."""
+        rows, table = self.embedding.rows_R, self.embedding.table_RH
+        self.embedding.release()
+        if self.lazy_rows is None or rows is None or table is None or table.grad is None:
+            return []
+        return [(rows, table.grad)]
 
     def forward(self, rows: Indices) -> tuple[LossValues, PairVectors, int]:
         """Loss of the pairs `rows`; sources and targets go through the student together."""
         pairs, device = self.data.pairs, self.student.device
         source, target = pairs.source[rows], pairs.target[rows]
         tokens = [self.data.tokens[int(i)] for i in (*source, *target)]
+        self.gather_rows(tokens)
         with autocast(device, self.precision):
             student_2BD = self.student.forward_tokens(tokens, self.max_tokens)
         source_BD, target_BD = student_2BD[: len(rows)], student_2BD[len(rows) :]
@@ -201,6 +226,11 @@ class Distillation:
             source_ids_B=torch.from_numpy(source).to(device),
         )
         return self.loss(vectors), vectors, sum(map(len, tokens))
+
+    def gather_rows(self, tokens: list[TokenIds]) -> None:
+        """Give the embedding the rows of this batch; padding is among them."""
+        rows = np.unique(np.concatenate([*tokens, [self.student.pad_id]])).astype(np.int64)
+        self.embedding.gather(torch.from_numpy(rows).to(self.student.device), lazy=self.lazy_rows is not None)
 
     def next_batch(self) -> Indices:
         """The next batch of the fixed order; a function of seed and how many were drawn before."""
@@ -231,6 +261,7 @@ class Distillation:
             "student": self.student.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
+            "lazy_rows": self.lazy_rows.tensors() if self.lazy_rows is not None else {},
             "random": random,
         }
         writer.save(
@@ -242,10 +273,20 @@ class Distillation:
         self.student.load_state_dict(checkpoint.tensors["student"])
         self.loss.load_state_dict(checkpoint.tensors.get("loss", {}))
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
+        if self.lazy_rows is not None:
+            self.lazy_rows.load_tensors(checkpoint.tensors["lazy_rows"])
         torch.set_rng_state(checkpoint.tensors["random"]["cpu"])
         if "cuda" in checkpoint.tensors["random"] and self.student.device.type == "cuda":
             torch.cuda.set_rng_state(checkpoint.tensors["random"]["cuda"], self.student.device)
         self.standing = Standing(**checkpoint.state)
+
+
+def row_embedding(student: SentenceEncoder) -> RowEmbedding:
+    """Put a RowEmbedding over the student's token embedding and return it."""
+    body: Any = student.body
+    embedding = RowEmbedding(body.get_input_embeddings()).to(student.device)
+    body.set_input_embeddings(embedding)
+    return embedding
 
 
 def metrics(values: LossValues, shares: dict[str, float], lr: float) -> dict[str, Any]:

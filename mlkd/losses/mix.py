@@ -60,7 +60,7 @@ class LossMix:
     def compares_dimensions(self) -> bool:
         """Whether student and teacher vectors meet without a projection, so that their dimensions must agree."""
         direct_feature = self.beta > 0 and self.feature.projection is Projection.none
-        against_teacher = isinstance(self.ranking, InfoNceRanking) and self.ranking.against is Against.teacher
+        against_teacher = isinstance(self.ranking, InfoNceRanking) and self.ranking.against is not Against.student
         return direct_feature or (self.alpha > 0 and against_teacher)
 
     def build(self, student_dimension: int, teacher_dimension: int) -> MixLoss:

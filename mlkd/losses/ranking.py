@@ -20,8 +20,9 @@ from mlkd.losses.vectors import PairVectors
 class Against(Enum):
     """What a student vector is ranked against."""
 
-    student = "student"
-    teacher = "teacher"
+    student = "student"  # the other side's student vectors of the batch
+    teacher = "teacher"  # the batch's teacher vectors of the sources
+    both = "both"  # the sum of the two objectives
 
 
 def cosine_matrix(rows_BD: Tensor, columns_BD: Tensor) -> Tensor:
@@ -102,6 +103,7 @@ class InfoNceRanking(RankingTerm):
 
     against=teacher: each student vector, of x and of y, must find T(x) among the batch's teacher vectors.
     against=student: x must find y and y must find x among the batch's student vectors.
+    against=both: the sum of these two.
 
     Source: van den Oord et al. 2018, eq. 4; temperature = 1 / scale.
     """
@@ -110,14 +112,12 @@ class InfoNceRanking(RankingTerm):
 
     def __call__(self, vectors: PairVectors) -> Tensor:
         source_BD, target_BD = vectors.student_source_BD, vectors.student_target_BD
-        if self.against is Against.teacher:
-            first_BB = cosine_matrix(source_BD, vectors.teacher_source_BE)
-            second_BB = cosine_matrix(target_BD, vectors.teacher_source_BE)
-        else:
-            first_BB = cosine_matrix(source_BD, target_BD)
-            second_BB = first_BB.T
         excluded = self.excluded(vectors)
-        return 0.5 * (
-            masked_cross_entropy(self.scale * first_BB, excluded)
-            + masked_cross_entropy(self.scale * second_BB, excluded)
-        )
+        directions = []
+        if self.against is not Against.student:
+            teacher_BE = vectors.teacher_source_BE
+            directions += [cosine_matrix(source_BD, teacher_BE), cosine_matrix(target_BD, teacher_BE)]
+        if self.against is not Against.teacher:
+            cosine_BB = cosine_matrix(source_BD, target_BD)
+            directions += [cosine_BB, cosine_BB.T]
+        return 0.5 * torch.stack([masked_cross_entropy(self.scale * d, excluded) for d in directions]).sum()

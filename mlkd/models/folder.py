@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mlkd.errors import fail
@@ -83,17 +84,21 @@ def load_transformer(folder: Path, *, trust_remote_code: bool = False) -> tuple[
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         # Dropout at load time is the student's choice; a pooler would be an untrained or unused head.
         extra = {"add_pooling_layer": False} if config.model_type in _WITH_POOLER else {}
-        body = AutoModel.from_pretrained(
+        body, loading = AutoModel.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
+            output_loading_info=True,
             trust_remote_code=trust_remote_code,
             **extra,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise fail("E402", f"'{folder}' does not load: {error}") from error
+    # transformers fills missing weights with random numbers; only a pooler's, which is never used, may be missing.
+    if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
+        raise fail("E402", f"'{folder}': model.safetensors lacks {len(missing)} weights, e.g. {missing[0]}")
     rows = body.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise fail("E406", f"'{folder}': tokenizer has {len(tokenizer):,} ids, embedding has {rows:,} rows")
@@ -189,7 +194,10 @@ def _read_dense(path: Path) -> Dense:
         dense = Dense(config["in_features"], config["out_features"], bias=config["bias"], activation=activation)
     except KeyError as error:
         raise fail("E402", f"{path}/config.json: {error} is missing or no supported activation") from error
-    dense.load_state_dict(load_file(weights), strict=True)
+    try:
+        dense.load_state_dict(load_file(weights), strict=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise fail("E402", f"{weights} does not load: {error}") from error
     return dense
 
 

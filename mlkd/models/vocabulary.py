@@ -20,6 +20,7 @@ from mlkd.errors import MlkdError, Problem, fail
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
 CHECKED_TEXTS = 500
+MIN_SIZE = 300
 MAX_UNKNOWN_SHARE = 0.01
 NEVER_CHOSEN = -1000.0
 
@@ -43,8 +44,8 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.size < 300:
-            problems.append(Problem("E204", f"must be >= 300 (got {self.size})", "size"))
+        if self.size < MIN_SIZE:
+            problems.append(Problem("E204", f"must be >= {MIN_SIZE} (got {self.size})", "size"))
         if not 0 < self.character_coverage <= 1:
             problems.append(Problem("E204", f"must be in (0, 1] (got {self.character_coverage})", "character_coverage"))
         if self.max_sentences < 1:
@@ -112,7 +113,9 @@ class Vocabulary:
                 "E405",
                 f"vocabulary size {self.size} is more than this corpus can fill: at most {most[1]}",
                 where=where,
-                remedy=f"set student.vocabulary.size={most[1]}, or train on more text",
+                remedy=f"set student.vocabulary.size={most[1]}, or train on more text"
+                if int(most[1]) >= MIN_SIZE
+                else "train on more text",
             )
         if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
             return fail(

@@ -36,7 +36,7 @@ class Hardware:
         precision: of the student's forward and backward pass; evaluation and exported weights are fp32.
         teacher_precision: of the teacher when its targets are computed; part of the cache's key.
         threads: CPU threads; None leaves torch's choice. Bit-exact resume needs the same number.
-        max_tokens: token positions in one forward pass, None for 8,192 on a CPU and 65,536 on a GPU. It bounds memory
+        max_tokens: token positions in one forward pass, None for 2,048 on a CPU and 65,536 on a GPU. It bounds memory
             and changes no result beyond rounding.
         compile: torch.compile the student's transformer; pays on long GPU runs.
     """
@@ -79,7 +79,7 @@ class Hardware:
 
     def forward_tokens(self, device: torch.device) -> int:
         """Token positions in one forward pass on `device`."""
-        return self.max_tokens or (65536 if device.type == "cuda" else 8192)
+        return self.max_tokens or (65536 if device.type == "cuda" else 2048)
 
 
 def autocast_type(precision: Precision, device: torch.device) -> torch.dtype | None:

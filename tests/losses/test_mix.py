@@ -35,17 +35,19 @@ def test_leallas_mix_with_its_projection(vectors: MakeVectors) -> None:
         (v.student_target_BD, v.teacher_target_BE),
     ):
         for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
-            projected = [b + math.fsum(w * x for w, x in zip(row, s, strict=True)) for row, b in zip(weight, bias)]
+            projected = [
+                b + math.fsum(w * x for w, x in zip(row, s, strict=True)) for row, b in zip(weight, bias, strict=True)
+            ]
             feature += math.fsum((a - b) ** 2 for a, b in zip(projected, t, strict=True)) / len(student)
     raw = {
         "ranking": float(AmsRanking()(v)),
         "feature": feature,
         "similarity": float(SimilarityTerm()(v, 100.0)),
     }
-    assert {k: float(x) for k, x in values.raw.items()} == pytest.approx(raw, rel=1e-12)
+    assert {k: x.item() for k, x in values.raw.items()} == pytest.approx(raw, rel=1e-12)
     expected = raw["ranking"] + 1e3 * raw["feature"] + 1e-2 * raw["similarity"]
-    assert float(values.total) == pytest.approx(expected, rel=1e-12)
-    assert sum(float(x) for x in values.weighted.values()) == pytest.approx(expected, rel=1e-12)
+    assert values.total.item() == pytest.approx(expected, rel=1e-12)
+    assert sum(x.item() for x in values.weighted.values()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_default_is_mse_distillation(vectors: MakeVectors) -> None:
@@ -54,7 +56,7 @@ def test_the_default_is_mse_distillation(vectors: MakeVectors) -> None:
     assert list(values.raw) == ["feature"]
     expected = (v.student_source_BD - v.teacher_source_BE).square().mean()
     expected += (v.student_target_BD - v.teacher_source_BE).square().mean()
-    assert float(values.total) == pytest.approx(float(expected), rel=1e-12)
+    assert values.total.item() == pytest.approx(float(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["ranking", "feature", "similarity"])
@@ -68,18 +70,18 @@ def test_a_term_of_weight_0_is_not_computed(vectors: MakeVectors, monkeypatch: p
     weights = {"ranking": "alpha", "feature": "beta", "similarity": "gamma"}
     only = {weight: float(term == name) for term, weight in weights.items()}
     with pytest.raises(AssertionError, match="weight 0"):  # the one with a weight is computed
-        LossMix(**only).build(4, 4)(vectors())
+        LossMix(ranking=InfoNceRanking(), **only).build(4, 4)(vectors())
     monkeypatch.undo()
     for other in weights.keys() - {name}:
         owner = {"ranking": InfoNceRanking, "feature": FeatureTerm, "similarity": SimilarityTerm}[other]
         monkeypatch.setattr(owner, "__call__", forbidden)
-    values = LossMix(**only).build(4, 4)(vectors())
+    values = LossMix(ranking=InfoNceRanking(), **only).build(4, 4)(vectors())
     assert list(values.raw) == [name] == list(values.weighted)
 
 
 def test_a_projection_is_built_only_where_the_feature_term_uses_it() -> None:
     assert LossMix(feature=LEALLA_FEATURE).build(3, 5).projection is not None
-    assert LossMix(alpha=1.0, beta=0.0, feature=LEALLA_FEATURE).build(3, 5).projection is None
+    assert LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=LEALLA_FEATURE).build(3, 5).projection is None
     assert list(LossMix().build(3, 5).parameters()) == []
 
 
@@ -89,10 +91,16 @@ def test_a_projection_is_built_only_where_the_feature_term_uses_it() -> None:
         (LossMix(), False, True),
         (LossMix(feature=FeatureTerm(target=FeatureTarget.own)), True, True),
         (LossMix(feature=LEALLA_FEATURE), True, False),
-        (LossMix(alpha=1.0, beta=0.0, feature=FeatureTerm(target=FeatureTarget.own)), False, True),
+        (
+            LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(), feature=FeatureTerm(target=FeatureTarget.own)),
+            False,
+            True,
+        ),
         (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(against=Against.student)), False, False),
+        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(against=Against.both)), False, True),
+        (LossMix(alpha=0.0, gamma=1.0, beta=0.0, ranking=InfoNceRanking()), True, False),
         (LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking()), False, False),
-        (LossMix(alpha=1.0, beta=1.0, feature=LEALLA_FEATURE), True, True),
+        (LossMix(alpha=1.0, beta=1.0, ranking=InfoNceRanking(), feature=LEALLA_FEATURE), True, True),
         (LossMix(beta=0.0, gamma=1.0), True, False),
     ],
 )
@@ -123,6 +131,12 @@ def test_ranges(fields: dict[str, float], wheres: list[str]) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_a_ranking_weight_needs_a_ranking_term() -> None:
+    with pytest.raises(MlkdError) as caught:
+        LossMix(alpha=1.0)
+    assert [(p.code, p.where) for p in caught.value.problems] == [("E205", "ranking")]
+
+
 def shares_of(weighted: dict[str, torch.Tensor], student: list[torch.Tensor]) -> dict[str, float]:
     total = torch.stack(list(weighted.values())).sum()
     return gradient_shares(LossValues(total=total, raw=weighted, weighted=weighted), student)
@@ -146,7 +160,7 @@ def test_shares_follow_the_norms_of_the_terms_own_gradients(vectors: MakeVectors
 
     # d MSE / dx = 2 (x - t) / (B d), by hand; the others by finite differences of the weighted sum.
     count = x.numel()
-    by_hand = torch.cat([2.0 * 2 * (s - v.teacher_source_BE) / count for s in (x, y)]).norm()
+    by_hand = torch.cat([2.0 * 2 * (s.detach() - v.teacher_source_BE) / count for s in (x, y)]).norm()
     norms = {"feature": float(by_hand)}
     for name in ("ranking", "similarity"):
         squares = 0.0

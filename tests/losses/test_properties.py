@@ -23,6 +23,7 @@ MIXES = {
     "similarity": LossMix(beta=0.0, gamma=1.0, temperature=0.5),
     "ams": LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(scale=3.0)),
     "info_nce_teacher": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0)),
+    "info_nce_both": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.both)),
     "info_nce_student": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.student)),
 }
 every_term = pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())

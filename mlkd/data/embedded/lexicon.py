@@ -151,8 +151,7 @@ def _person(classes: frozenset[str], cells: dict[str, str]) -> Entry:
     person, gender, spanish_nom, full = _words(cells["es"])
     spanish = {"p": person, "g": gender, "nom": spanish_nom.strip(), "full": full}
     russian = _keyed("", _words(cells["ru"]), ("p", "g", "nom", "gen", "dat", "acc", "with"))
-    pronoun = "pron" in classes and person[0] == "3"
-    russian["u"] = f"у {'н' if pronoun else ''}{russian['gen']}"
+    russian["u"] = f"у {russian['gen']}"
     return Entry(
         classes,
         {"en": english, "de": german, "es": spanish, "ru": russian, "zh": {"nom": cells["zh"], "n": cells["zh"]}},

@@ -97,7 +97,7 @@ def _object_forms(entry: Entry, determiner: str) -> dict[str, Forms]:
         "en": {"o": english[key]},
         "de": {"acc": acc, "dat": german["the.dat"], "neg": f"~{german['no.acc']}" if key == "a" else ""},
         "es": {"o": spanish[key]},
-        "ru": {"acc": russian["acc"], "dat": russian["dat"]},
+        "ru": {"acc": russian["acc"], "dat": russian["dat"], "with": russian["with"]},
         "zh": {"o": chinese["n"] if key == "the" or mass else chinese["a"]},
     }
 
@@ -157,8 +157,8 @@ def _place_forms(entry: Entry, kind: str) -> dict[str, Forms]:
         texts = (*texts[:4], entry.forms["zh"]["n"])
     english, german, spanish, russian, chinese = texts
     return {
-        "en": {"o": english}, "de": {"acc": german, "neg": f"~nicht {german}"}, "es": {"o": spanish},
-        "ru": {"acc": russian}, "zh": {"o": chinese},
+        "en": {"o": english}, "de": {"acc": german, "neg": f"~nicht {german}"}, "ru": {"acc": russian},
+        "es": {"o": spanish, "por": spanish.replace("en ", "por ", 1)}, "zh": {"o": chinese},
     }  # fmt: skip
 
 
