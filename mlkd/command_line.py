@@ -35,6 +35,7 @@ Score encoders: run folders, sentence-transformers or transformers folders, hub 
 
   mlkd-eval checkpoint=outputs/demo/<time>
   mlkd-eval checkpoint=sentence-transformers/LaBSE task=[sts17,tatoeba_hub]
+  mlkd-eval checkpoint=outputs/demo/<time> task=mse teacher_model=sentence-transformers/all-MiniLM-L6-v2
   mlkd-eval 'checkpoint=[outputs/a,outputs/b]' task=bucc_file 'task.bucc.path=dir/{pair}'
 """,
 }
@@ -82,14 +83,23 @@ def quote_if_needed(argument: str) -> str:
     if argument.startswith("-") or not equals or value[:1] in ("[", "{", "'", '"'):
         return argument
     parser = OverridesParser.create()
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    for candidate in (argument, f"{key}='{escaped}'"):
+    for candidate in (argument, f"{key}={quote(value)}"):
         try:
             parser.parse_override(candidate)
         except HydraException:
             continue
         return candidate
     return argument
+
+
+def quote(value: str) -> str:
+    r"""`value` as Hydra reads it back: inside quotes, a backslash escapes only where it stands before a quote.
+
+    >>> print(quote(r"it's a\b"))
+    'it\'s a\b'
+    """
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def start(kind: str, arguments: list[str]) -> None:
@@ -102,16 +112,17 @@ def start(kind: str, arguments: list[str]) -> None:
     from hydra._internal.utils import get_args_parser
 
     from mlkd.config import register_schemas
-    from mlkd.diagnosis import check_overrides
+    from mlkd.diagnosis import check_overrides, check_sweep
     from mlkd.paths import CONFIG_DIR
 
     register_schemas()
     quiet_libraries()
     arguments = [quote_if_needed(a) for a in arguments]
     parsed = get_args_parser().parse_args(arguments)
-    multirun = bool(parsed.multirun)
     overrides = list(parsed.overrides)
-    if not multirun:
+    if parsed.multirun:
+        check_sweep(kind, overrides)
+    else:
         config = check_overrides(kind, overrides)
         only_shows = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
         if kind == "train" and not only_shows:
@@ -130,16 +141,17 @@ def folder_override(config: Any, overrides: Sequence[str]) -> list[str]:
     from mlkd.runtime.run_folder import find_unfinished, new_run_path
     from mlkd.train import config_fingerprint
 
-    if config.dry_run or any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides):
+    if any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides):
         return []
+    if config.dry_run:
+        return ["hydra.run.dir=."]  # Hydra would create the folder of a run
     parent = Path(config.output_dir) / config.name
     path = find_unfinished(parent, config_fingerprint(config)) if config.resume else None
     if path is not None:
         print(f"continuing {path} (resume=false starts anew)", file=sys.stderr)
     else:
         path = new_run_path(parent, datetime.now())
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.run.dir='{escaped}'"]
+    return [f"hydra.run.dir={quote(str(path))}"]
 
 
 def train_job(cfg: DictConfig) -> None:

@@ -159,14 +159,14 @@ class EvaluateConfig:
 
     Args:
         checkpoint: run folder, model folder or hub id, or a list of these.
-        teacher: model whose vectors tasks like mse compare with; empty for none.
+        teacher_model: encoder whose vectors tasks like mse compare with, named like a checkpoint; empty for none.
         pooling: mean, cls or max for plain transformers models; None takes the folder's own, mean where it has none.
         max_length: tokens; None takes the model's own.
         output_dir: of results; empty puts them into `<run folder>/evaluations/<time>`, or outputs/evaluations/<time>.
     """
 
     checkpoint: Any = None
-    teacher: str = ""
+    teacher_model: str = ""
     pooling: str | None = None
     max_length: int | None = None
     hardware: Hardware = field(default_factory=Hardware)

@@ -36,6 +36,43 @@ def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
     return build_config(cfg, KINDS[kind])
 
 
+def check_sweep(kind: str, overrides: Sequence[str]) -> None:
+    """Refuse a sweep of which a job would not compose; what a job makes of its values is its own affair.
+
+    Raises:
+        MlkdError: E2xx, the problems of all values.
+    """
+    problems: dict[Problem, None] = {}
+    for job in jobs_with_each_value(overrides):
+        try:
+            compose_config(kind, job)
+        except yaml.MarkedYAMLError as error:
+            problems[yaml_problem(error)] = None
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            problems |= dict.fromkeys(diagnose(kind, job, error))
+    if problems:
+        raise MlkdError(problems)
+
+
+def jobs_with_each_value(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Overrides of as few jobs of a sweep as have each of its values once: the first of all, then one changed."""
+    values: list[list[str]] = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            values.append([text])  # told by `diagnose`
+            continue
+        listed = override.is_choice_sweep() or override.is_range_sweep()
+        key = override.get_key_element()
+        values.append([f"{key}={v}" for v in override.sweep_string_iterator()] if listed else [text])
+    first = [choices[0] for choices in values]
+    yield first
+    for position, choices in enumerate(values):
+        for value in choices[1:]:
+            yield [*first[:position], value, *first[position + 1 :]]
+
+
 def diagnose(kind: str, overrides: Sequence[str], error: Exception) -> Iterator[Problem]:
     """Try each override by itself on what composes; `error` is told where no single override is at fault."""
     found = False

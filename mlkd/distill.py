@@ -24,6 +24,7 @@ from mlkd.models.rows import RowEmbedding, merge_rows
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
 from mlkd.optim import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
+from mlkd.runtime.devices import return_free_memory
 from mlkd.runtime.interrupts import Interrupts
 from mlkd.runtime.run_log import RunLog
 from mlkd.teacher.store import Positions
@@ -138,6 +139,7 @@ class Distillation:
                 progress.update(standing.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
                 if shares is not None:
                     run_log.log_step(standing.step, metrics(values, shares, lr))
+                    return_free_memory()
                 if standing.step % rhythm.evaluate_every == 0 or standing.step == rhythm.total_steps:
                     with progress.paused():
                         is_best = evaluate(standing)

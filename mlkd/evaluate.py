@@ -29,12 +29,13 @@ def evaluate(config: EvaluateConfig) -> Results:
         MlkdError: E3xx for data, E4xx for models, all of them before the first text is encoded.
     """
     device = config.hardware.resolve()
-    names = [*config.checkpoints, *([config.teacher] if config.teacher else [])]
+    names = [*config.checkpoints, *([config.teacher_model] if config.teacher_model else [])]
     evaluations = check(config, names)
-    teacher = load(config, config.teacher, device) if config.teacher else None
+    teacher = load(config, config.teacher_model, device) if config.teacher_model else None
     if teacher is None and evaluations.need_teacher:
         missing = ", ".join(task.name for task, _ in evaluations.loaded if task.needs_teacher)
-        raise fail("E205", f"is required by {missing}. Example: teacher=sentence-transformers/LaBSE", where="teacher")
+        example = "teacher_model=sentence-transformers/LaBSE"
+        raise fail("E205", f"is required by {missing}. Example: {example}", where="teacher_model")
     results: dict[str, list[TaskResult]] = {}
     described = {}
     for name in config.checkpoints:
@@ -70,7 +71,7 @@ def load(config: EvaluateConfig, name: str, device: torch.device) -> SentenceEnc
     """One encoder on `device`."""
     encoder = load_encoder(
         name,
-        pooling=Pooling[config.pooling] if config.pooling and name != config.teacher else None,
+        pooling=Pooling[config.pooling] if config.pooling and name != config.teacher_model else None,
         max_length=config.max_length,
         trust_remote_code=config.trust_remote_code,
     )

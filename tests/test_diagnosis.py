@@ -49,7 +49,14 @@ def test_one_bad_override(override: str, expected: str) -> None:
 
 def test_several_bad_overrides_come_together() -> None:
     text = message("train", "task=[tatoeba,stss]", "optm.lr=1", "seed=x", "optim.batch_size=0", "a b", "+data.foo=1")
-    for part in ("[E208]", "no task 'stss'", "'optm.lr'", "seed: 'seed=x'", "optim.batch_size: must be >= 1", "data.foo"):
+    for part in (
+        "[E208]",
+        "no task 'stss'",
+        "'optm.lr'",
+        "seed: 'seed=x'",
+        "optim.batch_size: must be >= 1",
+        "data.foo",
+    ):
         assert part in text
     assert text.count("error[") == 6
 

@@ -5,6 +5,7 @@ Shapes: N sentences, L tokens, H hidden, D output dimensions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -90,6 +91,9 @@ class SentenceEncoder(nn.Module):
         if not texts:
             return []
         prepared = [t.lower() for t in texts] if self.text.lower_case else list(texts)
+        # split_special_tokens is not enough: a Unigram model like XLM-R's holds its control tokens as pieces.
+        controls = re.compile("|".join(map(re.escape, self.tokenizer.all_special_tokens)) or "(?!)")
+        prepared = [controls.sub(lambda m: f"{m[0][0]} {m[0][1:]}", t) for t in prepared]
         batch = self.tokenizer(
             prepared,
             truncation=True,

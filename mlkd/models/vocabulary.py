@@ -23,6 +23,7 @@ CHECKED_TEXTS = 500
 MIN_SIZE = 300
 MAX_UNKNOWN_SHARE = 0.01
 NEVER_CHOSEN = -1000.0
+TRAINER_VERSION = 2  # raised where the same settings give another vocabulary
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,7 +67,7 @@ class Vocabulary:
         """
         distinct = sorted(set(texts))
         sample = distinct[:: max(1, len(distinct) // self.max_sentences)][: self.max_sentences]
-        key = hashlib.sha256(f"{self} {fingerprint(sample)}".encode()).hexdigest()[:24]
+        key = hashlib.sha256(f"{TRAINER_VERSION} {self} {fingerprint(sample)}".encode()).hexdigest()[:24]
         path = cache_dir / "vocabularies" / f"{key}.model"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,9 @@ class Vocabulary:
                 eos_id=2,
                 unk_id=3,
                 pad_piece="<pad>",
-                user_defined_symbols=["<mask>"],
+                control_symbols=["<mask>"],
+                # Else a control token spelled out in a text would be cheaper than its unknown characters.
+                required_chars="".join(sorted(set("".join(SPECIAL_TOKENS)))),
                 max_sentence_length=1_000_000,
                 # More threads change the order of floating-point sums and so, rarely, the vocabulary.
                 num_threads=1,
@@ -122,7 +125,7 @@ class Vocabulary:
                 "E405",
                 f"vocabulary size {self.size} is less than this corpus has characters: at least {least[1]}",
                 where=where,
-                remedy=f"set student.vocabulary.size={least[1]} or more, or lower student.vocabulary.character_coverage",
+                remedy=f"set student.vocabulary.size={least[1]} or more, or lower its character_coverage",
             )
         return fail("E405", f"no vocabulary of size {self.size} can be trained on this corpus: {message}", where=where)
 

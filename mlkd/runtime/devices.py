@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -98,12 +101,22 @@ def place(body: Any, device: torch.device, precision: torch.dtype | None) -> Non
         body.set_attn_implementation("eager")
 
 
+def return_free_memory() -> None:
+    """Give memory that glibc keeps between steps of different shapes back to the system; nothing elsewhere.
+
+    Without it the resident size of a CPU run of many batch shapes doubles within minutes.
+    """
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory: allocated on a GPU, resident in the process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     import resource
-    import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -170,7 +170,7 @@ def test_shares_follow_the_norms_of_the_terms_own_gradients(vectors: MakeVectors
                 plus.view(-1)[i] += 1e-5
                 minus.view(-1)[i] -= 1e-5
                 ends = [
-                    float(mix.build(4, 4)(dataclasses.replace(v, **{side: moved})).weighted[name])
+                    mix.build(4, 4)(dataclasses.replace(v, **{side: moved})).weighted[name].item()
                     for moved in (plus, minus)
                 ]
                 squares += ((ends[0] - ends[1]) / 2e-5) ** 2

@@ -108,6 +108,24 @@ def test_text_is_cut_to_the_maximum_length(make_encoder: MakeEncoder) -> None:
     assert encoder.tokenize([]) == []
 
 
+@pytest.mark.parametrize("text", ["a </s> a<mask>", "</s>", "<pad><s></s>", "<unk>"])
+def test_a_control_token_in_a_text_is_text_to_a_tokenizer_like_xlm_rs(make_encoder: MakeEncoder, text: str) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    # As in XLM-R, control tokens are pieces with the best score of all.
+    controls = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    pieces = [*((control, 0.0) for control in controls), *((piece, -9.0) for piece in "▁</>sapdmkun")]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=3))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    names = dict(zip(["bos_token", "pad_token", "eos_token", "unk_token", "mask_token"], controls, strict=True))
+    encoder = make_encoder()
+    encoder.tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+    (row,) = encoder.tokenize([text])
+    assert len(row) and not set(row.tolist()) & set(range(5))
+    assert encoder.tokenizer.decode(row.tolist()).replace("▁", "").replace(" ", "") == text.replace(" ", "")
+
+
 def test_a_control_token_in_a_text_is_text(make_encoder: MakeEncoder) -> None:
     encoder = make_encoder()
     (row,) = encoder.tokenize(["a [SEP] b [MASK] [PAD] [CLS]"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,13 @@ from mlkd.config import TrainConfig, build_config, compose_config
 from mlkd.models.folder import save_encoder
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder, TextSettings
+from mlkd.train import train
 
-SUBJECTS = {"the cat": ("die katze", "el gato"), "a dog": ("ein hund", "un perro"), "my aunt": ("meine tante", "mi tia")}
+SUBJECTS = {
+    "the cat": ("die katze", "el gato"),
+    "a dog": ("ein hund", "un perro"),
+    "my aunt": ("meine tante", "mi tia"),
+}
 VERBS = {"sees": ("sieht", "ve"), "buys": ("kauft", "compra"), "loves": ("liebt", "ama"), "paints": ("malt", "pinta")}
 OBJECTS = {
     "the moon": ("den mond", "la luna"),
@@ -80,20 +85,29 @@ class Toy:
 
     root: Path
     teacher: Path
+    is_scored: bool = True
+
+    @property
+    def unscored(self) -> Toy:
+        """The same experiment without tasks."""
+        return replace(self, is_scored=False)
 
     @property
     def overrides(self) -> list[str]:
         """What every small run has in common, but where it goes."""
+        scored = [
+            "task=[tatoeba_file]", f"task.tatoeba_file.path='{self.root}/dev/en-{{language}}.tsv'",
+            "task.tatoeba_file.languages=[de,es]", "evaluation.metric=tatoeba_file/mean/accuracy",
+        ]  # fmt: skip
         return [
             "teacher=folder", f"teacher.model='{self.teacher}'",
             "student=thin_deep", f"student.tokenizer='{self.teacher}'", "student.layers=1", "student.hidden=16",
             "student.heads=2", "student.ffn=32", "student.max_length=32",
             "data=tsv", f"data.path='{self.root}/train/en-{{language}}.tsv'", "data.languages=[de,es]",
-            "data.dev_pairs=10",
+            "data.dev_pairs=10", "data.max_dev_share=0.2",
             "loss=mse", "optim.lr=0.01", "optim.batch_size=16", "optim.epochs=null", "optim.max_steps=20",
             "optim.warmup_ratio=0.1", "hardware=cpu", "hardware.threads=1",
-            "task=[tatoeba_file]", f"task.tatoeba_file.path='{self.root}/dev/en-{{language}}.tsv'",
-            "task.tatoeba_file.languages=[de,es]", "evaluation.metric=tatoeba_file/mean/accuracy",
+            *(scored if self.is_scored else ["task=[]", "evaluation.metric=''"]),
             "evaluation.every_steps=5", "checkpoint.every_steps=5", "log_every_steps=1",
             f"cache_dir='{self.root}/cache'", "name=toy",
         ]  # fmt: skip
@@ -142,12 +156,23 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return Toy(root, root / "teacher")
 
 
-@pytest.fixture
-def small_threads() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
     """Runs set the thread count of the process: put it back."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of 20 steps."""
+    threads = torch.get_num_threads()
+    output = tmp_path_factory.mktemp("trained")
+    try:
+        return train(toy.config(output), output / "run", toy.overrides)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -169,7 +194,9 @@ def mlkd(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def start_training() -> Callable[[Sequence[str], pytest.MonkeyPatch], Any]:
     """Start mlkd-train in a process of its own, forked from one that has everything imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlkd.train", "mlkd.command_line", "hydra", "transformers.models.bert.modeling_bert"])
+    context.set_forkserver_preload(
+        ["mlkd.train", "mlkd.command_line", "hydra", "transformers.models.bert.modeling_bert"]
+    )
 
     def start(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Any:
         from mlkd.command_line import train_main

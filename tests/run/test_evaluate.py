@@ -1,0 +1,155 @@
+"""Evaluation of checkpoints: the loop's numbers again, systems side by side, where results go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tasks(toy: Any) -> list[str]:
+    """All kinds of tasks that need no teacher, on small files."""
+    return [
+        "hardware=cpu", "hardware.threads=1", "task=[tatoeba_file,sts_file,bucc_file,translation_file]",
+        f"task.tatoeba_file.path='{toy.root}/dev/en-{{language}}.tsv'", "task.tatoeba_file.languages=[de,es]",
+        f"task.sts_file.path='{toy.root}/sts/{{pair}}.tsv'", "task.sts_file.pairs=[en-de,en-es]",
+        f"task.bucc_file.path='{toy.root}/bucc/{{pair}}.test.{{side}}'", "task.bucc_file.pairs=[de-en]",
+        f"task.translation_file.path='{toy.root}/dev/en-{{language}}.tsv'", "task.translation_file.languages=[de]",
+    ]  # fmt: skip
+
+
+def mse(toy: Any) -> list[str]:
+    path = f"task.mse_file.path='{toy.root}/dev/en-{{language}}.tsv'"
+    return ["hardware=cpu", "task=[mse_file]", path, "task.mse_file.languages=[de]"]
+
+
+def main_score(results: dict[str, Any], system: str, task: str, metric: str) -> float:
+    found = next(r for r in results["results"][system] if r["task"] == task)
+    return next(s["value"] for s in found["scores"] if (s["language"], s["metric"]) == ("mean", metric))
+
+
+def test_run_folder_gives_the_scores_of_the_run(mlkd: Call, toy: Any, trained: Path, tasks: list[str]) -> None:
+    code, out, err = mlkd("evaluate", f"checkpoint={trained}", *tasks)
+    assert code == 0, err
+    for name in ("tatoeba_file", "sts_file", "bucc_file", "translation_file"):
+        assert name in out
+    (folder,) = (trained / "evaluations").iterdir()
+    assert str(folder / "results.json") in out
+    results = json.loads((folder / "results.json").read_text())
+    (student,) = json.loads((trained / "eval/student.json").read_text())
+    (again,) = [r for r in results["results"][str(trained)] if r["task"] == "tatoeba_file"]
+    assert again["scores"] == student["scores"]
+    assert again["data_sha256"] == student["data_sha256"]
+    assert "| **mean** |" in (folder / "results.md").read_text()
+
+
+def test_checkpoints_side_by_side(
+    mlkd: Call, toy: Any, trained: Path, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = mlkd("evaluate", f"checkpoint=['{trained}','{toy.teacher}']", *tasks)
+    assert code == 0, err
+    (folder,) = (tmp_path / "outputs/evaluations").iterdir()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["systems"] == [str(trained), str(toy.teacher)]
+    assert len({entry["sha256"] for entry in results["describe"].values()}) == 2
+    student, teacher = (main_score(results, name, "tatoeba_file", "accuracy") for name in results["systems"])
+    assert student > teacher
+
+
+def test_plain_folder_with_pooling(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tmp_path / "plain"
+    AutoModel.from_pretrained(toy.teacher, add_pooling_layer=False).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(toy.teacher).save_pretrained(folder)
+    values = {}
+    for pooling in ("null", "mean", "cls"):
+        output = tmp_path / pooling
+        code, _, err = mlkd(
+            "evaluate", f"checkpoint={folder}", f"pooling={pooling}", f"output_dir={output}", *tasks, "max_length=16"
+        )
+        assert code == 0, err
+        results = json.loads((output / "results.json").read_text())
+        values[pooling] = main_score(results, str(folder), "sts_file", "spearman")
+    assert values["null"] == values["mean"]
+    assert values["cls"] != values["mean"]
+
+
+def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path) -> None:
+    arguments = [f"checkpoint={trained}", f"output_dir={tmp_path}", *mse(toy)]
+    code, _, err = mlkd("evaluate", *arguments)
+    assert code == 2
+    assert "error[E205]: teacher_model: is required by mse_file" in err
+    code, out, err = mlkd("evaluate", *arguments, f"teacher_model={toy.teacher}")
+    assert code == 0, err
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert 0 < main_score(results, str(trained), "mse_file", "mse") < 5
+
+
+def test_teacher_has_no_error_against_itself(mlkd: Call, toy: Any, tmp_path: Path) -> None:
+    code, _, err = mlkd(
+        "evaluate", f"checkpoint={toy.teacher}", f"teacher_model={toy.teacher}", f"output_dir={tmp_path}", *mse(toy),
+        "task.mse_file.foreign_column=en",
+    )  # fmt: skip
+    assert code == 0, err
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert main_score(results, str(toy.teacher), "mse_file", "mse") == pytest.approx(0, abs=1e-9)
+
+
+def test_all_problems_come_before_the_first_text(mlkd: Call, toy: Any, trained: Path, tmp_path: Path) -> None:
+    typo = str(trained)[:-1] + "m"
+    (tmp_path / "empty").mkdir()
+    code, _, err = mlkd(
+        "evaluate", f"checkpoint=['{typo}','{tmp_path}/empty','{trained}']", "task=[tatoeba_file]",
+        "task.tatoeba_file.path=absent/{language}.tsv", "task.tatoeba_file.languages=[de]",
+    )  # fmt: skip
+    assert code == 4
+    assert f"error[E401]: no such folder '{typo}'" in err
+    assert f"Did you mean '{trained}'?" in err
+    assert "has no modules.json and no config.json" in err
+    assert "error[E301]" in err
+
+
+def test_a_checkpoint_twice_is_refused(mlkd: Call, toy: Any, trained: Path) -> None:
+    code, _, err = mlkd("evaluate", f"checkpoint=['{trained}','{trained}']", *mse(toy))
+    assert code == 2
+    assert "error[E209]: checkpoint: lists a checkpoint twice" in err
+
+
+def test_broken_weights_are_told(mlkd: Call, toy: Any, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(toy.teacher, folder)
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    code, _, err = mlkd("evaluate", f"checkpoint={folder}", *mse(toy), f"teacher_model={toy.teacher}")
+    assert (code, "error[E402]" in err) == (4, True), err
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    code, _, err = mlkd("evaluate", f"checkpoint={folder}", *mse(toy), f"teacher_model={toy.teacher}")
+    assert (code, "git lfs pull" in err) == (4, True), err
+
+
+def test_nan_weights_give_no_silent_score(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(toy.teacher, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"] = torch.full_like(
+        tensors["embeddings.word_embeddings.weight"], torch.nan
+    )
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    code, _, err = mlkd("evaluate", f"checkpoint={folder}", f"output_dir={tmp_path}/out", *tasks)
+    assert code != 0
+    assert "error[" in err

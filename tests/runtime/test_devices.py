@@ -1,0 +1,115 @@
+"""Device and precision of a run, on machines with and without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mlkd.errors import MlkdError
+from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, peak_memory_bytes, place
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let torch say that it has a GPU, or none."""
+
+    def pretend(available: bool, bf16: bool = True) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "expected"),
+    [
+        (Device.auto, False, "cpu"),
+        (Device.auto, True, "cuda"),
+        (Device.cpu, True, "cpu"),
+        (Device.cpu, False, "cpu"),
+        (Device.cuda, True, "cuda"),
+    ],
+)
+def test_the_device(gpu: Callable[..., None], device: Device, available: bool, expected: str) -> None:
+    gpu(available)
+    assert Hardware(device=device).resolve().type == expected
+
+
+def test_cuda_that_is_absent_is_not_replaced(gpu: Callable[..., None]) -> None:
+    gpu(False)
+    with pytest.raises(MlkdError) as caught:
+        Hardware(device=Device.cuda).resolve()
+    assert caught.value.problems[0].code == "E501" and caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("field", ["precision", "teacher_precision"])
+@pytest.mark.parametrize("precision", [Precision.bf16, Precision.auto])
+def test_a_gpu_without_bf16_is_told(gpu: Callable[..., None], field: str, precision: Precision) -> None:
+    gpu(True, bf16=False)
+    with pytest.raises(MlkdError, match="no bf16") as caught:
+        Hardware(**{field: precision}).resolve()
+    assert caught.value.problems[0].code == "E501"
+    assert Hardware(**{field: precision}, device=Device.cpu).resolve() == CPU
+    assert Hardware().resolve() == CUDA
+
+
+def test_precision_by_device() -> None:
+    table = {
+        (Precision.fp32, "cpu"): None,
+        (Precision.fp32, "cuda"): None,
+        (Precision.bf16, "cpu"): torch.bfloat16,
+        (Precision.bf16, "cuda"): torch.bfloat16,
+        (Precision.auto, "cpu"): None,
+        (Precision.auto, "cuda"): torch.bfloat16,
+    }
+    for (precision, device), expected in table.items():
+        assert autocast_type(precision, torch.device(device)) is expected
+
+
+def test_threads_and_tokens() -> None:
+    before = torch.get_num_threads()
+    try:
+        Hardware(threads=1, device=Device.cpu).resolve()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert [Hardware().forward_tokens(d) for d in (CPU, CUDA)] == [2048, 65536]
+    assert [Hardware(max_tokens=100).forward_tokens(d) for d in (CPU, CUDA)] == [100, 100]
+
+
+def test_ranges() -> None:
+    with pytest.raises(MlkdError) as caught:
+        Hardware(threads=0, max_tokens=-1)
+    assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "threads"), ("E204", "max_tokens")]
+
+
+def test_bf16_on_a_cpu_gets_the_kernel_with_a_fast_backward_pass(make_encoder: Callable[..., SentenceEncoder]) -> None:
+    for precision, kernel in ((None, "sdpa"), (torch.bfloat16, "eager")):
+        encoder = make_encoder()
+        before = encoder.encode(["bei sta", "kra"])
+        place(encoder.body, CPU, precision)
+        assert encoder.body.config._attn_implementation == kernel
+        torch.testing.assert_close(encoder.encode(["bei sta", "kra"]), before, rtol=0, atol=1e-5)
+
+
+def test_peak_memory_counts_bytes() -> None:
+    assert 50e6 < peak_memory_bytes(CPU) < 1e12  # a process with torch in it, in bytes and not in KiB
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_encodes_as_the_cpu_does(make_encoder: Callable[..., SentenceEncoder], sentences: list[str]) -> None:
+    expected = make_encoder().encode(sentences)
+    for precision, tolerance in ((None, 1e-4), (torch.bfloat16, 0.1)):
+        encoder = make_encoder()
+        encoder.precision = precision
+        place(encoder.body, CUDA, precision)
+        encoder.to(CUDA)
+        torch.testing.assert_close(encoder.encode(sentences), expected, rtol=0, atol=tolerance)
+    assert peak_memory_bytes(CUDA) > 0

@@ -1,0 +1,149 @@
+"""Imports go one way, what has no place in the package is not there, and the wheel lists every folder."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted((ROOT / "mlkd").rglob("*.py"))
+MAX_LINES = 400
+
+# Packages and top modules from the ground up: each imports from layers before its own, and from itself.
+LAYERS = (
+    {"mlkd", "errors", "paths"},
+    {"losses", "mining", "data", "runtime"},
+    {"models"},
+    {"optim", "tasks", "teacher"},
+    {"distill", "evaluations", "report"},
+    {"config"},
+    {"diagnosis", "preflight"},
+    {"prepare"},
+    {"conclude"},
+    {"train", "evaluate", "dry_run"},
+    {"command_line"},
+)
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
+# Third-party modules that stay where they belong.
+ONLY_IN = {
+    "hydra": {"config", "diagnosis", "command_line"},
+    "omegaconf": {"config", "diagnosis", "command_line"},
+    "yaml": {"diagnosis"},
+    "transformers": {"models"},
+    "tokenizers": {"models"},
+    "sentencepiece": {"models"},
+    "datasets": {"data", "tasks"},
+    "pyarrow": {"data"},
+    "faiss": {"mining"},
+    "matplotlib": {"report"},
+    "jinja2": {"report"},
+    "rich": {"runtime", "report"},
+}
+# Slow to import, or absent where an extra is: inside functions, so that a configuration is checked in a moment.
+IN_FUNCTIONS = {"transformers", "tokenizers", "sentencepiece", "datasets", "pyarrow", "faiss", "matplotlib", "scipy"}
+PICKLE = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
+
+
+def name_of(path: Path) -> str:
+    """The package or top module that a file belongs to."""
+    parts = path.relative_to(ROOT / "mlkd").with_suffix("").parts
+    return "mlkd" if parts == ("__init__",) else parts[0]
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield str(node.module), node
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    own = name_of(path)
+    assert own in LEVEL, f"{own} has no layer yet: put it into LAYERS"
+    for imported, _ in imports(tree_of(path)):
+        if imported.split(".")[0] != "mlkd":
+            continue
+        other = imported.split(".")[1] if "." in imported else "mlkd"
+        assert other == own or LEVEL[other] < LEVEL[own], f"{path.name} imports {imported}, which is not below it"
+
+
+def test_layers_name_what_exists() -> None:
+    assert {name_of(path) for path in MODULES} == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_where_they_belong(path: Path) -> None:
+    tree = tree_of(path)
+    for imported, _ in imports(tree):
+        library = imported.split(".")[0]
+        assert name_of(path) in ONLY_IN.get(library, {name_of(path)}), f"{path.name} imports {library}"
+        assert library not in PICKLE
+    at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    eager = {name.split(".")[0] for node in at_import for name, _ in imports(node)} & IN_FUNCTIONS
+    assert not eager, f"{path.name} imports {eager} when it is imported"
+
+
+def test_losses_and_mining_know_arrays_alone() -> None:
+    allowed = {"torch", "numpy", "faiss", "mlkd", "__future__"}
+    for path in MODULES:
+        if name_of(path) in ("losses", "mining"):
+            outside = {n.split(".")[0] for n, _ in imports(tree_of(path))} - allowed
+            assert all((name in __import__("sys").stdlib_module_names) for name in outside), (path.name, outside)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_loads_code_from_data(path: Path) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "torch.save", "hydra.utils.instantiate", "instantiate"), called
+            if called == "torch.load":
+                arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert arguments.get("weights_only") == "True"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_no_config_names_code(path: Path) -> None:
+    assert "_target_" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_module_size_and_docstring(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    sentence = (ast.get_docstring(tree_of(path)) or "").splitlines()
+    assert sentence, "a module says what it is in its first line"
+    assert sentence[0].endswith("."), sentence[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_names_say_something(path: Path) -> None:
+    assert not {"utils", "util", "common", "helpers", "helper", "core", "misc"} & {*path.with_suffix("").parts}
+
+
+def test_wheel_lists_every_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
+    assert set(settings["packages"]) == found | {"mlkd.configs"}
+    for path in MODULES:
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent} is no package"
+
+
+def test_wheel_takes_every_data_file() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    patterns = settings["package-data"]
+    for path in (ROOT / "mlkd").rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc") and "__pycache__" not in path.parts:
+            package = ".".join(path.parent.relative_to(ROOT).parts)
+            assert any(path.match(pattern) for pattern in patterns.get(package, [])), path

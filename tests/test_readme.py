@@ -1,0 +1,87 @@
+"""The README says what is there: its tree is the package's, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TREE_LINE = re.compile(r"(?P<indent> *)(?P<name>\S+)(?:\s{2,}(?P<what>.*))?")
+
+
+def tree_block() -> str:
+    match = re.search(r"^## Tree\n(?:(?!^#|^```).*\n)*?```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert match, "README.md needs a block fenced by ```text below '## Tree'"
+    return match[1]
+
+
+def tree_entries() -> dict[str, str]:
+    """Path, folders with a slash behind them -> what is said of it; the path follows from the indentation."""
+    entries: dict[str, str] = {}
+    parents: list[str] = []
+    for row in tree_block().splitlines():
+        match = TREE_LINE.fullmatch(row)
+        assert match, row
+        depth = len(match["indent"]) // 2
+        parents = [*parents[:depth], match["name"]]
+        entries["".join(parents)] = match["what"] or ""
+    return entries
+
+
+def tracked() -> list[str]:
+    """Files of the repository, those not yet committed too; all files where this is no repository."""
+    done = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 0:
+        return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+    return [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
+
+
+def test_tree_lists_what_exists() -> None:
+    expected = {"configs/", "mlkd/", "scripts/"}
+    for name in tracked():
+        path = Path(name)
+        if path.parts[0] == "configs" and len(path.parts) > 2:
+            expected.add(f"configs/{path.parts[1]}/")
+        elif path.parts[0] == "scripts" and len(path.parts) == 2:
+            expected.add(name)
+        elif path.parts[0] == "mlkd" and path.suffix == ".py":
+            expected.add(f"{path.parent}/" if path.name.startswith("__") else name)
+    assert set(tree_entries()) == expected
+
+
+def test_each_module_is_described_by_its_docstring() -> None:
+    for name, what in tree_entries().items():
+        if name.startswith(("mlkd/", "scripts/")) and name.endswith(".py"):
+            docstring = ast.get_docstring(ast.parse((ROOT / name).read_text(encoding="utf-8"))) or ""
+            assert what == docstring.split("\n")[0], name
+            assert what
+
+
+def test_script_that_writes_the_tree_agrees() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/readme_tree.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+LINKS = sorted(set(re.findall(r"\]\((?!https?://|mailto:|#)([^)\s#]+)", README)))
+
+
+@pytest.mark.parametrize("link", LINKS or [pytest.param("README.md", id="no relative link")])
+def test_relative_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
