@@ -70,6 +70,7 @@ class Teacher:
             trust_remote_code=self.trust_remote_code,
         )
         encoder.precision = autocast_type(hardware.teacher_precision, device)
+        encoder.encode_tokens = hardware.forward_tokens(device)
         place(encoder.body, device, encoder.precision)
         encoder.to(device)
         encoder.requires_grad_(False)

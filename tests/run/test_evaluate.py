@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from mlkd.report.results import Results, read_results
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -31,9 +34,11 @@ def mse(toy: Any) -> list[str]:
     return ["hardware=cpu", "task=[mse_file]", path, "task.mse_file.languages=[de]"]
 
 
-def main_score(results: dict[str, Any], system: str, task: str, metric: str) -> float:
-    found = next(r for r in results["results"][system] if r["task"] == task)
-    return next(s["value"] for s in found["scores"] if (s["language"], s["metric"]) == ("mean", metric))
+def main_score(results: Results, system: str, task: str, metric: str) -> float:
+    found = next(r for r in results.results[system] if r.task == task)
+    value = next(s.value for s in found.scores if (s.language, s.metric) == ("mean", metric))
+    assert value is not None
+    return value
 
 
 def test_run_folder_gives_the_scores_of_the_run(mlkd: Call, toy: Any, trained: Path, tasks: list[str]) -> None:
@@ -43,11 +48,11 @@ def test_run_folder_gives_the_scores_of_the_run(mlkd: Call, toy: Any, trained: P
         assert name in out
     (folder,) = (trained / "evaluations").iterdir()
     assert str(folder / "results.json") in out
-    results = json.loads((folder / "results.json").read_text())
+    results = read_results(folder / "results.json")
     (student,) = json.loads((trained / "eval/student.json").read_text())
-    (again,) = [r for r in results["results"][str(trained)] if r["task"] == "tatoeba_file"]
-    assert again["scores"] == student["scores"]
-    assert again["data_sha256"] == student["data_sha256"]
+    (again,) = [r for r in results.results[str(trained)] if r.task == "tatoeba_file"]
+    assert [asdict(score) for score in again.scores] == student["scores"]
+    assert again.data_sha256 == student["data_sha256"]
     assert "| **mean** |" in (folder / "results.md").read_text()
 
 
@@ -58,10 +63,10 @@ def test_checkpoints_side_by_side(
     code, out, err = mlkd("evaluate", f"checkpoint=['{trained}','{toy.teacher}']", *tasks)
     assert code == 0, err
     (folder,) = (tmp_path / "outputs/evaluations").iterdir()
-    results = json.loads((folder / "results.json").read_text())
-    assert results["systems"] == [str(trained), str(toy.teacher)]
-    assert len({entry["sha256"] for entry in results["describe"].values()}) == 2
-    student, teacher = (main_score(results, name, "tatoeba_file", "accuracy") for name in results["systems"])
+    results = read_results(folder / "results.json")
+    assert results.systems == [str(trained), str(toy.teacher)]
+    assert len({entry["sha256"] for entry in results.describe.values()}) == 2
+    student, teacher = (main_score(results, name, "tatoeba_file", "accuracy") for name in results.systems)
     assert student > teacher
 
 
@@ -78,7 +83,7 @@ def test_plain_folder_with_pooling(mlkd: Call, toy: Any, tasks: list[str], tmp_p
             "evaluate", f"checkpoint={folder}", f"pooling={pooling}", f"output_dir={output}", *tasks, "max_length=16"
         )
         assert code == 0, err
-        results = json.loads((output / "results.json").read_text())
+        results = read_results(output / "results.json")
         values[pooling] = main_score(results, str(folder), "sts_file", "spearman")
     assert values["null"] == values["mean"]
     assert values["cls"] != values["mean"]
@@ -91,7 +96,7 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
     assert "error[E205]: teacher_model: is required by mse_file" in err
     code, out, err = mlkd("evaluate", *arguments, f"teacher_model={toy.teacher}")
     assert code == 0, err
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = read_results(tmp_path / "results.json")
     assert 0 < main_score(results, str(trained), "mse_file", "mse") < 5
 
 
@@ -101,7 +106,7 @@ def test_teacher_has_no_error_against_itself(mlkd: Call, toy: Any, tmp_path: Pat
         "task.mse_file.foreign_column=en",
     )  # fmt: skip
     assert code == 0, err
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = read_results(tmp_path / "results.json")
     assert main_score(results, str(toy.teacher), "mse_file", "mse") == pytest.approx(0, abs=1e-9)
 
 
