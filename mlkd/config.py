@@ -44,7 +44,7 @@ class Evaluation:
     """Evaluation while training.
 
     Args:
-        every_steps: optimiser steps between evaluations; the last step is always evaluated. None: ten times a run.
+        every_steps: optimiser steps between evaluations; the last step is always evaluated. None: six times a run.
         metric: `task/language/metric` that chooses the best student, e.g. tatoeba/mean/accuracy. Empty takes the main
             metric of the first task.
         patience: stop after this many evaluations in a row without a new best; None never stops early.

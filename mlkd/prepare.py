@@ -29,7 +29,7 @@ from mlkd.teacher.store import Positions
 from mlkd.teacher.targets import LazyTeacher, TeacherTargets, unit_norm
 
 log = logging.getLogger("mlkd")
-EVALUATIONS_PER_RUN = 10
+EVALUATIONS_PER_RUN = 6
 NORM_SAMPLE = 1000
 
 

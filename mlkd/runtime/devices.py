@@ -23,7 +23,7 @@ class Device(Enum):
 
 
 class Precision(Enum):
-    """fp32, or bf16 autocast with fp32 weights and optimiser; auto is bf16 on a GPU and fp32 on a CPU."""
+    """fp32, or bf16 autocast with fp32 weights and optimiser; auto is bf16 where the device multiplies it natively."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -75,8 +75,8 @@ class Hardware:
                 remedy="set hardware.device=cpu, or install a CUDA build of torch and check nvidia-smi",
             )
         use_cuda = self.device is not Device.cpu and torch.cuda.is_available()
-        fp32 = self.precision is self.teacher_precision is Precision.fp32
-        if use_cuda and not fp32 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        bf16 = Precision.bf16 in (self.precision, self.teacher_precision)
+        if use_cuda and bf16 and not has_native_bf16(torch.device("cuda")):
             raise fail("E501", "this GPU has no bf16", remedy="set hardware.precision=fp32")
         return torch.device("cuda" if use_cuda else "cpu")
 
@@ -87,8 +87,16 @@ class Hardware:
 
 def autocast_type(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The autocast type that `precision` means on `device`, None for full precision."""
-    automatic = precision is Precision.auto and device.type == "cuda"
+    automatic = precision is Precision.auto and has_native_bf16(device)
     return torch.bfloat16 if precision is Precision.bf16 or automatic else None
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bf16 products are faster than fp32 ones: on GPUs since Ampere, on CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def place(body: Any, device: torch.device, precision: torch.dtype | None) -> None:

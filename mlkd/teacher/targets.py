@@ -23,7 +23,7 @@ from mlkd.runtime.devices import Hardware, autocast_type, place
 from mlkd.teacher.store import Positions, VectorStore
 
 log = logging.getLogger("mlkd")
-SHARD_TEXTS = 16384
+SHARD_TEXTS = 4096
 CHECKED_TEXTS = 4
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import cuda
 
 from mlkd import __version__
 from mlkd.command_line import GROUPS, first_comment, help_text, quote_if_needed, rewrite_experiment
@@ -72,11 +73,11 @@ def test_configuration_errors_exit_with_2(mlkd: Call, kind: str, arguments: list
         ("teacher.model=./absent", 4, "error[E401]: no such folder './absent'"),
         ("student.hidden=32", 2, "error[E210]: teacher dim 16 != student dim 32"),
         ("teacher.model=package:no_such_package", 5, "error[E502]"),
-        pytest.param("hardware=gpu", 5, "error[E501]", marks=pytest.mark.skipif("__import__('torch').cuda.is_available()")),
+        pytest.param("hardware=gpu", 5, "error[E501]", marks=pytest.mark.skipif(cuda.is_available(), reason="has CUDA")),
     ],
 )  # fmt: skip
 def test_what_a_run_lacks_is_told_before_it_starts(
-    mlkd: Call, toy: Any, tmp_path: Path, override: str, code: int, words: str
+    *, mlkd: Call, toy: Any, tmp_path: Path, override: str, code: int, words: str
 ) -> None:
     found, _, err = mlkd("train", *toy.command(tmp_path / "out"), override)
     assert (found, words in err, "Traceback" in err) == (code, True, False), err

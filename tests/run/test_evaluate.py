@@ -57,10 +57,10 @@ def test_run_folder_gives_the_scores_of_the_run(mlkd: Call, toy: Any, trained: P
 
 
 def test_checkpoints_side_by_side(
-    mlkd: Call, toy: Any, trained: Path, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    *, mlkd: Call, toy: Any, trained: Path, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = mlkd("evaluate", f"checkpoint=['{trained}','{toy.teacher}']", *tasks)
+    code, _, err = mlkd("evaluate", f"checkpoint=['{trained}','{toy.teacher}']", *tasks)
     assert code == 0, err
     (folder,) = (tmp_path / "outputs/evaluations").iterdir()
     results = read_results(folder / "results.json")
@@ -94,7 +94,7 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
     code, _, err = mlkd("evaluate", *arguments)
     assert code == 2
     assert "error[E205]: teacher_model: is required by mse_file" in err
-    code, out, err = mlkd("evaluate", *arguments, f"teacher_model={toy.teacher}")
+    code, _, err = mlkd("evaluate", *arguments, f"teacher_model={toy.teacher}")
     assert code == 0, err
     results = read_results(tmp_path / "results.json")
     assert 0 < main_score(results, str(trained), "mse_file", "mse") < 5

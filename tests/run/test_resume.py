@@ -98,7 +98,7 @@ def wait_for_lines(process: Any, parent: Path, more: int) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_signal_saves_and_the_same_command_continues(
-    mlkd: Call, toy: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+    *, mlkd: Call, toy: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     signal_at(monkeypatch, 7, getattr(signal, name))
