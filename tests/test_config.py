@@ -31,6 +31,11 @@ NEEDS = {
     "data/parquet": ["data.path='en-{language}.parquet'", "data.languages=[de]"],
     "data/tmx": ["data.path='en-{language}.tmx'", "data.languages=[de]"],
     "data/tsv": ["data.path='en-{language}.tsv'", "data.languages=[de]"],
+    "experiment/minilm_ten_languages": [
+        "data.path='{language}.tsv'",
+        "task.tatoeba_file.path='{language}.tsv'",
+        "task.sts_file.path=sts.tsv",
+    ],
     "student/pretrained": ["student.model=folder"],
     "teacher/folder": ["teacher.model=folder"],
     "task/bucc_file": ["task.bucc_file.path='{pair}.{side}'", "task.bucc_file.pairs=[de-en]"],
@@ -46,6 +51,8 @@ def choice(option: str) -> list[str]:
     group, name = option.rsplit("/", 1)
     if group == "experiment":
         return [f"+experiment={name}"]
+    if group == "loss/ranking":
+        return ["loss=mse", f"{group}={name}"]
     return ["evaluation.metric=''", f"task=[{name}]"] if group == "task" else [f"{group}={name}"]
 
 
@@ -108,7 +115,7 @@ def test_experiment_names_its_command(option: str) -> None:
 def test_ranking_can_be_any_term() -> None:
     assert isinstance(train_config("loss=ams").loss.ranking, AmsRanking)
     assert isinstance(train_config("loss=mse_info_nce").loss.ranking, InfoNceRanking)
-    assert isinstance(train_config("loss=mse_info_nce", "loss/ranking=ams").loss.ranking, AmsRanking)
+    assert isinstance(train_config("loss=mse", "loss/ranking=ams").loss.ranking, AmsRanking)
 
 
 def test_lealla_is_as_printed() -> None:
@@ -121,8 +128,12 @@ def test_lealla_is_as_printed() -> None:
     [
         (["optim.lr=-1"], "E204 optim.lr", "must be > 0 (got -1.0)"),
         (["optim.batch_size=0"], "E204 optim.batch_size", "must be >= 1 (got 0)"),
-        (["student.heads=3"], "E204 student.heads", "must divide hidden=256 (got 3); nearest: 2"),
-        (["student.vocabulary.size=5"], "E204 student.vocabulary.size", "must be >= 300"),
+        (
+            ["student=thin_deep_demo", "student.heads=3"],
+            "E204 student.heads",
+            "must divide hidden=256 (got 3); nearest: 2",
+        ),
+        (["student=thin_deep_demo", "student.vocabulary.size=5"], "E204 student.vocabulary.size", "must be >= 300"),
         (["seed=-1"], "E204 seed", "[0, 2^63)"),
         (["name=a/b"], "E204 name", "folder name (got 'a/b')"),
         (["log_every_steps=0"], "E204 log_every_steps", ">= 1"),
@@ -138,8 +149,12 @@ def test_lealla_is_as_printed() -> None:
             "E204 optim.warmup_steps",
             "must be <= max_steps=5 (got 9)",
         ),
-        (["optim.max_steps=5"], "E209 optim", "set only one of max_steps (5) and epochs (4.0)"),
-        (["optim.warmup_steps=5"], "E209 optim", "set only one of warmup_steps (5) and warmup_ratio (0.1)"),
+        (["optim.epochs=4", "optim.max_steps=5"], "E209 optim", "set only one of max_steps (5) and epochs (4.0)"),
+        (
+            ["optim.warmup_steps=5", "optim.warmup_ratio=0.1"],
+            "E209 optim",
+            "set only one of warmup_steps (5) and warmup_ratio (0.1)",
+        ),
         (["optim.epochs=null"], "E205 optim", "optim.epochs=5"),
         (["loss=ams", "optim.batch_size=1"], "E209 optim.batch_size", "needs negatives"),
         (["evaluation.metric=xnli/mean/accuracy"], "E209 evaluation.metric", "task 'xnli', which this run does not"),
@@ -173,7 +188,8 @@ def test_evaluation_is_checked(overrides: list[str], where: str, words: str) -> 
 
 
 def test_problems_of_all_groups_come_together() -> None:
-    problems = refused("train", "optim.batch_size=0", "optim.lr=0", "student.heads=3", "seed=-1", "teacher=folder")
+    student = ["student=thin_deep", "student.heads=7"]
+    problems = refused("train", "optim.batch_size=0", "optim.lr=0", *student, "seed=-1", "teacher=folder")
     assert set(problems) == {
         "E204 optim.batch_size",
         "E204 optim.lr",

@@ -73,7 +73,7 @@ def test_configuration_errors_exit_with_2(mlkd: Call, kind: str, arguments: list
         ("teacher.model=./absent", 4, "error[E401]: no such folder './absent'"),
         ("student.hidden=32", 2, "error[E210]: teacher dim 16 != student dim 32"),
         ("teacher.model=package:no_such_package", 5, "error[E502]"),
-        pytest.param("hardware=gpu", 5, "error[E501]", marks=pytest.mark.skipif(cuda.is_available(), reason="has CUDA")),
+        pytest.param("hardware=gpu", 5, "error[E501]", marks=pytest.mark.skipif(cuda.is_available(), reason="CUDA")),
     ],
 )  # fmt: skip
 def test_what_a_run_lacks_is_told_before_it_starts(

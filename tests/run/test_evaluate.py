@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,8 @@ def main_score(results: Results, system: str, task: str, metric: str) -> float:
     return value
 
 
-def test_run_folder_gives_the_scores_of_the_run(mlkd: Call, toy: Any, trained: Path, tasks: list[str]) -> None:
+def test_run_folder_gives_the_scores_of_the_run(mlkd: Call, trained: Path, tasks: list[str], tmp_path: Path) -> None:
+    trained = Path(shutil.copytree(trained, tmp_path / "run"))
     code, out, err = mlkd("evaluate", f"checkpoint={trained}", *tasks)
     assert code == 0, err
     for name in ("tatoeba_file", "sts_file", "bucc_file", "translation_file"):
@@ -131,8 +133,6 @@ def test_a_checkpoint_twice_is_refused(mlkd: Call, toy: Any, trained: Path) -> N
 
 
 def test_broken_weights_are_told(mlkd: Call, toy: Any, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(toy.teacher, folder)
     weights = folder / "model.safetensors"
@@ -146,8 +146,6 @@ def test_broken_weights_are_told(mlkd: Call, toy: Any, tmp_path: Path) -> None:
 
 
 def test_nan_weights_give_no_silent_score(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(toy.teacher, folder)
     tensors = load_file(folder / "model.safetensors")
