@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -113,45 +114,57 @@ def start(kind: str, arguments: list[str]) -> None:
 
     from mlkd.config import register_schemas
     from mlkd.diagnosis import check_overrides, check_sweep
-    from mlkd.paths import CONFIG_DIR
+    from mlkd.paths import CONFIG_DIR, EXTRA_CONFIG_DIRS
 
     register_schemas()
     quiet_libraries()
     arguments = [quote_if_needed(a) for a in arguments]
+    folder: Path | None = None
     parsed = get_args_parser().parse_args(arguments)
     overrides = list(parsed.overrides)
+    EXTRA_CONFIG_DIRS[:] = [Path(parsed.config_dir).resolve()] if parsed.config_dir else []
     if parsed.multirun:
         check_sweep(kind, overrides)
     else:
         config = check_overrides(kind, overrides)
         only_shows = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
         if kind == "train" and not only_shows:
-            arguments = [*arguments, *folder_override(config, overrides)]
+            folder = run_folder(config, overrides)
+            # For a dry run Hydra would create the folder of a run.
+            chosen = "." if config.dry_run else quote(str(folder))
+            arguments += [] if has_own_folder(overrides) else [f"hydra.run.dir={chosen}"]
     # Hydra then raises what a job raised instead of printing half of it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
     task: Callable[[DictConfig], None] = train_job if kind == "train" else evaluate_job
-    hydra_main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=kind)(task)()
+    try:
+        hydra_main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=kind)(task)()
+    finally:
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # reserved for a run that was refused: still empty
 
 
-def folder_override(config: Any, overrides: Sequence[str]) -> list[str]:
-    """Where a single run goes: the unfinished run of the same configuration, or a new folder."""
+def has_own_folder(overrides: Sequence[str]) -> bool:
+    """Whether the user said where the run goes."""
+    return any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides)
+
+
+def run_folder(config: Any, overrides: Sequence[str]) -> Path | None:
+    """Where a single run goes: the unfinished run of the same configuration, or a new folder; None for no such run."""
     from datetime import datetime
 
     from mlkd.runtime.run_folder import find_unfinished, new_run_path
     from mlkd.train import config_fingerprint
 
-    if any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides):
-        return []
-    if config.dry_run:
-        return ["hydra.run.dir=."]  # Hydra would create the folder of a run
+    if config.dry_run or has_own_folder(overrides):
+        return None
     parent = Path(config.output_dir) / config.name
     path = find_unfinished(parent, config_fingerprint(config)) if config.resume else None
     if path is not None:
         print(f"continuing {path} (resume=false starts anew)", file=sys.stderr)
-    else:
-        path = new_run_path(parent, datetime.now())
-    return [f"hydra.run.dir={quote(str(path))}"]
+        return path
+    return new_run_path(parent, datetime.now())
 
 
 def train_job(cfg: DictConfig) -> None:

@@ -28,7 +28,7 @@ from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking import AmsRanking, InfoNceRanking
 from mlkd.models.students import PretrainedStudent, Student, TeacherLayersStudent, ThinDeepStudent
 from mlkd.optim import Optim
-from mlkd.paths import CONFIG_DIR
+from mlkd.paths import CONFIG_DIR, EXTRA_CONFIG_DIRS
 from mlkd.runtime.devices import Hardware
 from mlkd.tasks.base import Task
 from mlkd.tasks.bucc import BuccTask
@@ -260,8 +260,10 @@ def compose_config(primary: str, overrides: Sequence[str]) -> DictConfig:
     register_schemas()
     if GlobalHydra.instance().is_initialized():
         return compose(primary, list(overrides))
+    folders = ",".join(f"'file://{folder}'" for folder in EXTRA_CONFIG_DIRS)
+    searched = [f"hydra.searchpath=[{folders}]"] if folders else []
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return compose(primary, list(overrides))
+        return compose(primary, [*overrides, *searched])
 
 
 def build_config(cfg: DictConfig, kind: type[Config]) -> Config:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlkd.config import EvaluateConfig, TrainConfig, build_config, compose_config
 from mlkd.errors import MlkdError, Problem, did_you_mean
-from mlkd.paths import CONFIG_DIR
+from mlkd.paths import CONFIG_DIR, option_names
 
 KINDS: dict[str, Any] = {"train": TrainConfig, "evaluate": EvaluateConfig}
 
@@ -128,13 +128,13 @@ def range_problems(kind: str, overrides: Sequence[str]) -> Iterator[Problem]:
 
 def is_group(key: str) -> bool:
     """Whether a key names a folder of configs, such as `student` or `loss/ranking`."""
-    return (CONFIG_DIR / key).is_dir()
+    return option_names(key) is not None
 
 
 def group_problem(override: Override) -> Problem | None:
     """E202 for an option that does not exist."""
     group = override.key_or_group
-    options = sorted(p.stem for p in (CONFIG_DIR / group).glob("*.yaml"))
+    options = option_names(group) or []
     value = override.value()
     if value is None and not override.is_delete():
         return Problem("E202", f"'{group}=null' names no option", remedy=f"{group} is one of: {', '.join(options)}")

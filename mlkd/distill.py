@@ -24,8 +24,9 @@ from mlkd.models.rows import RowEmbedding, merge_rows
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
 from mlkd.optim import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
-from mlkd.runtime.devices import return_free_memory
+from mlkd.runtime.devices import peak_memory_bytes, return_free_memory
 from mlkd.runtime.interrupts import Interrupts
+from mlkd.runtime.progress import Progress
 from mlkd.runtime.run_log import RunLog
 from mlkd.teacher.store import Positions
 from mlkd.teacher.targets import TeacherTargets
@@ -139,6 +140,7 @@ class Distillation:
                 progress.update(standing.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
                 if shares is not None:
                     run_log.log_step(standing.step, metrics(values, shares, lr))
+                    run_log.log_timing(standing.step, timing(progress, self.student.device))
                     return_free_memory()
                 if standing.step % rhythm.evaluate_every == 0 or standing.step == rhythm.total_steps:
                     with progress.paused():
@@ -289,6 +291,16 @@ def row_embedding(student: SentenceEncoder) -> RowEmbedding:
     embedding = RowEmbedding(body.get_input_embeddings()).to(student.device)
     body.set_input_embeddings(embedding)
     return embedding
+
+
+def timing(progress: Progress, device: torch.device) -> dict[str, float]:
+    """One line of timing.jsonl: rates over the last half minute, and peak memory."""
+    rates = progress.rates
+    return {
+        "sentences_per_s": rates.sentences,
+        "tokens_per_s": rates.tokens,
+        "peak_memory_mib": peak_memory_bytes(device) / 2**20,
+    }
 
 
 def metrics(values: LossValues, shares: dict[str, float], lr: float) -> dict[str, Any]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 HEADING = "## Tree"
 WIDTH = 26
-BLOCK = re.compile(rf"(^{HEADING}\n(?:(?!^#|^```).*\n)*?```text\n)(.*?)(^```$)", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(rf"(^{HEADING}\n\n```text\n)(.*?)(^```$)", re.DOTALL | re.MULTILINE)
 
 
 def lines() -> Iterator[str]:
@@ -81,7 +81,7 @@ def main() -> int:
         print(tree(), end="")
         return 0
     if block(readme) is None:
-        print(f"README.md has no block fenced by ```text below '{HEADING}'", file=sys.stderr)
+        print(f"README.md has no block fenced by ```text right below '{HEADING}'", file=sys.stderr)
         return 1
     if arguments.write:
         README.write_text(BLOCK.sub(lambda match: match[1] + tree() + match[3], readme), encoding="utf-8")

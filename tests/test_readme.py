@@ -16,7 +16,7 @@ TREE_LINE = re.compile(r"(?P<indent> *)(?P<name>\S+)(?:\s{2,}(?P<what>.*))?")
 
 
 def tree_block() -> str:
-    match = re.search(r"^## Tree\n(?:(?!^#|^```).*\n)*?```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    match = re.search(r"^## Tree\n\n```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
     assert match, "README.md needs a block fenced by ```text below '## Tree'"
     return match[1]
 

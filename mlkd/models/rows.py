@@ -21,6 +21,7 @@ class RowEmbedding(nn.Embedding):
         super().__init__(
             embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx, _weight=embedding.weight
         )
+        self.weight.requires_grad_(embedding.weight.requires_grad)
         self.rows_R: Tensor | None = None
         self.table_RH: Tensor | None = None
         # Buffers that are no state: where each piece stands in the table, valid for the rows of the batch only.
@@ -37,7 +38,7 @@ class RowEmbedding(nn.Embedding):
         place_V: Tensor = self.get_buffer("_place_V")
         place_V[rows_R] = torch.arange(len(rows_R), device=rows_R.device)
         self.rows_R = rows_R
-        table_RH = F.embedding(rows_R, self.weight)
+        table_RH = F.embedding(rows_R, self.weight, self.padding_idx)
         self.table_RH = table_RH.detach().requires_grad_() if lazy else table_RH
 
     def release(self) -> None:

@@ -295,7 +295,7 @@ class TeacherLayersStudent(Student):
 
     def token_pairs(self, pairs: TrainingPairs, tokenizer: Any) -> list[tuple[TokenIds, TokenIds]]:
         """Token ids of the pairs that are aligned, cut to the maximum length, without control tokens."""
-        step = max(1, len(pairs.source) // self.alignment_pairs)
+        step = -(-len(pairs.source) // self.alignment_pairs)
         chosen = range(0, len(pairs.source), step)
         texts = sorted({int(pairs.source[i]) for i in chosen} | {int(pairs.target[i]) for i in chosen})
         rows = tokenizer(
