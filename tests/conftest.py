@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ import torch
 from mlkd.models.folder import load_transformer
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
+
+# A shell without job control starts background commands with SIGINT ignored, and children inherit that: the tests of
+# Ctrl-C would then test nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HIDDEN = 16
 MAX_LENGTH = 24

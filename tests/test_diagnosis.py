@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlkd import config, diagnosis
+from mlkd import config, diagnosis, paths
 from mlkd.diagnosis import check_overrides
 from mlkd.errors import MlkdError
 from mlkd.paths import CONFIG_DIR
@@ -77,6 +77,7 @@ def own_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(CONFIG_DIR, folder)
     monkeypatch.setattr(config, "CONFIG_DIR", folder)
     monkeypatch.setattr(diagnosis, "CONFIG_DIR", folder)
+    monkeypatch.setattr(paths, "CONFIG_DIR", folder)
     return folder
 
 

@@ -49,23 +49,26 @@ def test_cuda_that_is_absent_is_not_replaced(gpu: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("field", ["precision", "teacher_precision"])
-@pytest.mark.parametrize("precision", [Precision.bf16, Precision.auto])
-def test_a_gpu_without_bf16_is_told(gpu: Callable[..., None], field: str, precision: Precision) -> None:
+def test_a_gpu_without_bf16_is_told(gpu: Callable[..., None], field: str) -> None:
     gpu(True, bf16=False)
     with pytest.raises(MlkdError, match="no bf16") as caught:
-        Hardware(**{field: precision}).resolve()
+        Hardware(**{field: Precision.bf16}).resolve()
     assert caught.value.problems[0].code == "E501"
-    assert Hardware(**{field: precision}, device=Device.cpu).resolve() == CPU
-    assert Hardware().resolve() == CUDA
+    assert Hardware(**{field: Precision.bf16}, device=Device.cpu).resolve() == CPU
+    assert Hardware(**{field: Precision.auto}).resolve() == CUDA
+    assert autocast_type(Precision.auto, CUDA) is None
 
 
-def test_precision_by_device() -> None:
+@pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16", ""])
+def test_precision_by_device(gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch, feature: str) -> None:
+    gpu(True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True, "avx2": True}, raising=False)
     table = {
         (Precision.fp32, "cpu"): None,
         (Precision.fp32, "cuda"): None,
         (Precision.bf16, "cpu"): torch.bfloat16,
         (Precision.bf16, "cuda"): torch.bfloat16,
-        (Precision.auto, "cpu"): None,
+        (Precision.auto, "cpu"): torch.bfloat16 if feature else None,
         (Precision.auto, "cuda"): torch.bfloat16,
     }
     for (precision, device), expected in table.items():
