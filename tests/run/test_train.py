@@ -32,7 +32,8 @@ def scores(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
 
 def test_run_folder_holds_what_is_promised(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
-        "config.yaml", "overrides.yaml", "environment.json", "status.json", "data.json", "train.log", "metrics.jsonl", "timing.jsonl",
+        "config.yaml", "overrides.yaml", "environment.json", "status.json", "data.json", "train.log", "metrics.jsonl",
+        "timing.jsonl",
         "student", "checkpoints", "eval", "results.json", "results.md", "report.html",
     }  # fmt: skip
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"latest", "step-00000015", "step-00000020"}
