@@ -37,7 +37,7 @@ Score encoders: run folders, sentence-transformers or transformers folders, hub 
   mlkd-eval checkpoint=outputs/demo/<time>
   mlkd-eval checkpoint=sentence-transformers/LaBSE task=[sts17,tatoeba_hub]
   mlkd-eval checkpoint=outputs/demo/<time> task=mse teacher_model=sentence-transformers/all-MiniLM-L6-v2
-  mlkd-eval 'checkpoint=[outputs/a,outputs/b]' task=bucc_file 'task.bucc.path=dir/{pair}'
+  mlkd-eval 'checkpoint=[outputs/a,outputs/b]' task=bucc_file 'task.bucc_file.path=dir/{pair}.{side}'
 """,
 }
 
@@ -230,7 +230,6 @@ def help_text(kind: str) -> str:
 def first_comment(path: Path) -> str:
     """What an option's YAML file says of itself in its first comment, package lines left out."""
     for line in path.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"#\s*(?!@package)(.*)", line)
-        if match:
-            return match[1]
+        if line.startswith("#") and "@package" not in line:
+            return line.removeprefix("#").strip()
     return ""

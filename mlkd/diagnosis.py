@@ -159,7 +159,7 @@ def value_problem(kind: str, groups: Sequence[str], base: DictConfig, text: str,
         last = key.rsplit(".", 1)[-1]
         if not hint and (same := [k for k in keys if k.rsplit(".", 1)[-1] == last]):
             hint = f" Did you mean '{same[0]}'?"
-        return Problem("E201", f"unknown key '{key}'.{hint}", remedy="mlkd-train --cfg job prints all keys")
+        return Problem("E201", f"unknown key '{key}'.{hint}", remedy="--cfg job prints all keys")
     try:
         compose_config(kind, [*groups, text])
     except (HydraException, OmegaConfBaseException) as error:
