@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlkd import __version__
-from mlkd.errors import EXIT_INTERRUPTED, MlkdError
+from mlkd.errors import EXIT_INTERRUPTED, MlkdError, fail
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -122,6 +122,8 @@ def start(kind: str, arguments: list[str]) -> None:
     folder: Path | None = None
     parsed = get_args_parser().parse_args(arguments)
     overrides = list(parsed.overrides)
+    if parsed.config_dir and not Path(parsed.config_dir).is_dir():
+        raise fail("E202", f"no such folder '{parsed.config_dir}' (cwd={Path.cwd()})", where="--config-dir")
     EXTRA_CONFIG_DIRS[:] = [Path(parsed.config_dir).resolve()] if parsed.config_dir else []
     if parsed.multirun:
         check_sweep(kind, overrides)

@@ -112,6 +112,7 @@ def _hub_folder(name: str, revision: str | None) -> Path:
         raise fail(
             "E403",
             f"cannot reach the model hub and '{name}' is not in the local cache",
-            remedy=f"use a local folder, or run 'hf download {name}' on a machine with network and set HF_HOME, "
+            remedy="there is no folder of that name here either: name a local folder,"
+            f" or run 'hf download {name}' on a machine with network and set HF_HOME, "
             "or try again online",
         ) from error
