@@ -7,6 +7,7 @@ loading looks at the folders themselves.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -216,7 +217,12 @@ def _prune(folder: Path, step: int, keep: int) -> None:
     newest = [path for path in _step_folders(folder) if _step_of(path) <= step][:keep]
     for path in _step_folders(folder):
         if path not in newest:
-            shutil.rmtree(path, ignore_errors=True)
+            # Renamed first: killed half-way through the removal, it must not look like a damaged checkpoint.
+            doomed = path.with_suffix(".tmp")
+            shutil.rmtree(doomed, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _load(path: Path) -> Checkpoint:
