@@ -12,19 +12,21 @@ from safetensors.torch import load_file, save_file
 from mlkd import __version__
 from mlkd.config import TrainConfig
 from mlkd.data.pairs import LanguagePair
-from mlkd.distill import Standing
 from mlkd.evaluations import read_task_results, write_task_results
 from mlkd.models.encoder import Encoder
 from mlkd.models.folder import folder_dimension, folder_sha256, load_encoder
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.preflight import Checked
+from mlkd.preflight import Checked, reduced_dimension
 from mlkd.prepare import Prepared
+from mlkd.report.exports import write_tables
 from mlkd.report.html import write_report
 from mlkd.report.projection import project, write_projection
 from mlkd.report.results import Results, write_results
-from mlkd.report.tables import build_tables, print_tables, to_markdown
+from mlkd.report.terminal import print_tables
 from mlkd.runtime.devices import place
-from mlkd.runtime.run_folder import RunFolder, write_text
+from mlkd.runtime.run_folder import RunFolder
+from mlkd.standing import Standing
+from mlkd.tasks.significance import NUM_RESAMPLES, compare_systems, with_intervals
 
 log = logging.getLogger("mlkd")
 PICTURE_FILE = "untrained_picture.safetensors"
@@ -41,18 +43,19 @@ def conclude(config: TrainConfig, checked: Checked, prepared: Prepared, run: Run
         write_task_results(teacher_file, evaluations.score(prepared.teacher, prepared.teacher))
     student_results = evaluations.score(best, prepared.teacher)
     write_task_results(run.eval / "student.json", student_results)
+    scored = {
+        "student": student_results,
+        "untrained": read_task_results(run.eval / "untrained.json"),
+        "teacher": read_task_results(teacher_file),
+    }
     results = Results(
-        systems=["student", "untrained", "teacher"],
-        results={
-            "student": student_results,
-            "untrained": read_task_results(run.eval / "untrained.json"),
-            "teacher": read_task_results(teacher_file),
-        },
+        systems=list(scored),
+        results={name: [with_intervals(r, NUM_RESAMPLES) for r in found] for name, found in scored.items()},
         describe=describe_systems(config, best, run),
+        comparisons=compare_systems(scored, NUM_RESAMPLES),
     )
     write_results(run.results_json, results)
-    tables = build_tables(results)
-    write_text(run.results_md, to_markdown(tables))
+    tables = write_tables(run.path, results)
     draw_picture(prepared, best, run)
     write_report(run.path)
     print_tables(tables)
@@ -77,7 +80,7 @@ def describe_systems(config: TrainConfig, student: SentenceEncoder, run: RunFold
         "teacher": {
             "path": config.teacher.model,
             "sha256": folder_sha256(teacher),
-            "dimension": folder_dimension(teacher),
+            "dimension": reduced_dimension(config, folder_dimension(teacher)) or folder_dimension(teacher),
         },
     }
 

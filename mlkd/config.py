@@ -17,25 +17,38 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
+from mlkd.bitext.settings import MineConfig
 from mlkd.data.corpus import ParallelCorpus
 from mlkd.data.files import JsonlCorpus, MosesCorpus, ParquetCorpus, TsvCorpus
 from mlkd.data.generated import EmbeddedCorpus
 from mlkd.data.hub import HubCorpus
 from mlkd.data.tmx import TmxCorpus
 from mlkd.errors import MlkdError, Problem, did_you_mean
-from mlkd.losses.feature import FeatureTerm, Projection
+from mlkd.evaluate_config import EvaluateConfig
+from mlkd.losses.feature import FeatureTerm
 from mlkd.losses.mix import LossMix
-from mlkd.losses.ranking import AmsRanking, InfoNceRanking
-from mlkd.models.students import PretrainedStudent, Student, TeacherLayersStudent, ThinDeepStudent
+from mlkd.losses.ranking import AmsRanking, InfoNceRanking, TripletRanking
+from mlkd.models.students import PretrainedStudent, Student
+from mlkd.models.teacher_layers import TeacherLayersStudent
+from mlkd.models.thin_deep import ThinDeepStudent
 from mlkd.optim import Optim
 from mlkd.paths import CONFIG_DIR, EXTRA_CONFIG_DIRS
 from mlkd.runtime.devices import Hardware
+from mlkd.search import Search
+from mlkd.tasks.agreement import AgreementTask
 from mlkd.tasks.base import Task
 from mlkd.tasks.bucc import BuccTask
+from mlkd.tasks.efficiency import EfficiencyTask
+from mlkd.tasks.language_bias import JointStsTask, MixedPoolTask
 from mlkd.tasks.mse import MseTask
+from mlkd.tasks.retrieval import RetrievalTask
 from mlkd.tasks.sts import StsTask
 from mlkd.tasks.tatoeba import TatoebaTask
 from mlkd.tasks.translation import TranslationTask
+from mlkd.tasks.xnli import XnliTask
+from mlkd.tasks.xsim import XsimTask
+from mlkd.teacher.negatives import NegativeMining
+from mlkd.teacher.reduction import ReductionMethod
 from mlkd.teacher.targets import Teacher
 
 
@@ -96,7 +109,7 @@ class TrainConfig:
         name: names the run's folder, `<output_dir>/<name>/<time>`.
         seed: of fresh weights, dropout and the order of batches.
         dry_run: check everything, take one step on one batch, print sizes and estimated time, and stop.
-        resume: continue an unfinished run of the same configuration under `<output_dir>/<name>`.
+        resume: continue an unfinished run of the same configuration under `<output_dir>/<name>`, or a sweep.
         log_every_steps: between lines of metrics.jsonl.
         output_dir: of runs.
         cache_dir: of tokens and teacher vectors, shared by all runs.
@@ -108,10 +121,12 @@ class TrainConfig:
     data: ParallelCorpus
     optim: Optim
     loss: LossMix = field(default_factory=LossMix)
+    negatives: NegativeMining = field(default_factory=NegativeMining)
     hardware: Hardware = field(default_factory=Hardware)
     task: dict[str, Task] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    search: Search = field(default_factory=Search)
     seed: int = 1
     dry_run: bool = False
     resume: bool = True
@@ -120,11 +135,16 @@ class TrainConfig:
     cache_dir: str = "outputs/cache"
 
     def __post_init__(self) -> None:
-        if isinstance(self.student, TeacherLayersStudent) and not self.student.model:
-            self.student.model = self.teacher.model
+        self.student.take_teacher(self.teacher.model, self.teacher.revision)
         problems = [*range_problems(self), *self._relations()]
         if problems:
             raise MlkdError(problems)
+
+    @property
+    def needs_teacher_target(self) -> bool:
+        """Whether the teacher must encode the translations too, for the loss or for its own reduction."""
+        reduces = self.teacher.reduction.dim is not None or self.loss.reduces_teacher
+        return self.loss.needs_teacher_target or (reduces and self.teacher.reduction.method is ReductionMethod.dense)
 
     def _relations(self) -> Iterator[Problem]:
         first = self.evaluation.metric.split("/")[0]
@@ -139,6 +159,10 @@ class TrainConfig:
             yield Problem("E209", "early stopping needs a task to watch; set task=[tatoeba]", "evaluation.patience")
         if self.loss.alpha > 0 and self.optim.batch_size < 2:
             yield Problem("E209", "a ranking loss needs negatives: batch_size must be >= 2 (got 1)", "optim.batch_size")
+        keeps_dropout = self.student.dropout is None and isinstance(self.student, PretrainedStudent)
+        if self.loss.needs_second_pass and not (self.student.dropout or keeps_dropout):
+            what = "against=dropout ranks two dropout passes, which are equal without dropout"
+            yield Problem("E209", what, "student.dropout", "set student.dropout=0.1")
         if len(set(names)) != len(names):
             yield Problem("E209", f"two tasks share a name: {', '.join(names)}; set task.<key>.name", "task")
 
@@ -153,49 +177,6 @@ def range_problems(config: Any) -> Iterator[Problem]:
         yield Problem("E204", f"must be a folder name (got '{config.name}')", "name")
 
 
-@dataclass(kw_only=True, slots=True)
-class EvaluateConfig:
-    """One evaluation of one or more checkpoints.
-
-    Args:
-        checkpoint: run folder, model folder or hub id, or a list of these.
-        teacher_model: encoder whose vectors tasks like mse compare with, named like a checkpoint; empty for none.
-        pooling: mean, cls or max for plain transformers models; None takes the folder's own, mean where it has none.
-        max_length: tokens; None takes the model's own.
-        output_dir: of results; empty puts them into `<run folder>/evaluations/<time>`, or outputs/evaluations/<time>.
-    """
-
-    checkpoint: Any = None
-    teacher_model: str = ""
-    pooling: str | None = None
-    max_length: int | None = None
-    hardware: Hardware = field(default_factory=Hardware)
-    task: dict[str, Task] = field(default_factory=dict)
-    trust_remote_code: bool = False
-    output_dir: str = ""
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not self.checkpoints:
-            problems.append(
-                Problem("E205", "is required and not set. Example: checkpoint=outputs/demo/<time>", "checkpoint")
-            )
-        if not self.task:
-            problems.append(Problem("E205", "is required and not set. Example: task=[sts,tatoeba,bucc]", "task"))
-        if self.pooling not in (None, "mean", "cls", "max"):
-            problems.append(Problem("E204", f"must be mean, cls or max (got '{self.pooling}')", "pooling"))
-        if self.max_length is not None and self.max_length < 4:
-            problems.append(Problem("E204", f"must be >= 4 (got {self.max_length})", "max_length"))
-        if problems:
-            raise MlkdError(problems)
-
-    @property
-    def checkpoints(self) -> list[str]:
-        if self.checkpoint is None:
-            return []
-        return [str(c) for c in self.checkpoint] if isinstance(self.checkpoint, list) else [str(self.checkpoint)]
-
-
 def without_defaults(schema: type[Any], *names: str) -> DictConfig:
     """`schema` with required fields: YAML can neither take a default back nor replace it by one of another class."""
     node: DictConfig = OmegaConf.structured(schema)
@@ -204,17 +185,21 @@ def without_defaults(schema: type[Any], *names: str) -> DictConfig:
     return node
 
 
-Config = TypeVar("Config", TrainConfig, EvaluateConfig)
+Config = TypeVar("Config", TrainConfig, EvaluateConfig, MineConfig)
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "": {"train_schema": without_defaults(TrainConfig, "loss.ranking"), "evaluate_schema": EvaluateConfig},
+    "": {
+        "train_schema": without_defaults(TrainConfig, "loss.ranking"),
+        "evaluate_schema": EvaluateConfig,
+        "mine_schema": MineConfig,
+    },
     "teacher": {"teacher_schema": Teacher},
     "student": {
-        "pretrained_student": PretrainedStudent,
+        "pretrained_student": without_defaults(PretrainedStudent, "model"),
         "thin_deep_student": ThinDeepStudent,
         "teacher_layers_student": TeacherLayersStudent,
     },
     "loss": {"loss_mix": without_defaults(LossMix, "ranking")},
-    "loss/ranking": {"ams_ranking": AmsRanking, "info_nce_ranking": InfoNceRanking},
+    "loss/ranking": {"ams_ranking": AmsRanking, "info_nce_ranking": InfoNceRanking, "triplet_ranking": TripletRanking},
     "loss/feature": {"feature_term": FeatureTerm},
     "data": {
         "embedded_corpus": EmbeddedCorpus,
@@ -233,11 +218,24 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "bucc_schema": BuccTask,
         "mse_schema": MseTask,
         "translation_schema": TranslationTask,
+        "xnli_schema": XnliTask,
+        "agreement_schema": AgreementTask,
         "sts_file_schema": without_defaults(StsTask, "path", "pairs"),
         "tatoeba_file_schema": without_defaults(TatoebaTask, "path", "languages"),
         "bucc_file_schema": without_defaults(BuccTask, "path", "pairs"),
+        "retrieval_schema": RetrievalTask,
+        "retrieval_file_schema": without_defaults(RetrievalTask, "path", "languages"),
+        "xsim_schema": XsimTask,
+        "xsim_file_schema": without_defaults(XsimTask, "path", "languages"),
+        "sts_joint_schema": JointStsTask,
+        "sts_joint_file_schema": without_defaults(JointStsTask, "path", "pairs"),
+        "mixed_pool_schema": MixedPoolTask,
+        "mixed_pool_file_schema": without_defaults(MixedPoolTask, "path", "languages"),
+        "efficiency_schema": EfficiencyTask,
         "mse_file_schema": without_defaults(MseTask, "path", "languages"),
         "translation_file_schema": without_defaults(TranslationTask, "path", "languages"),
+        "xnli_file_schema": without_defaults(XnliTask, "path", "train_path"),
+        "agreement_file_schema": without_defaults(AgreementTask, "path", "pairs"),
     },
 }
 
@@ -251,19 +249,19 @@ def register_schemas() -> None:
             store.store(group=group or None, name=name, node=schema)
 
 
-def compose_config(primary: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose `primary` (train or evaluate) outside of a Hydra application.
+def compose_config(primary: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """Compose `primary` (train, evaluate or mine) outside of a Hydra application, `with_hydra` its own node too.
 
     Raises:
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: at the first override that does not fit.
     """
     register_schemas()
     if GlobalHydra.instance().is_initialized():
-        return compose(primary, list(overrides))
+        return compose(primary, list(overrides), return_hydra_config=with_hydra)
     folders = ",".join(f"'file://{folder}'" for folder in EXTRA_CONFIG_DIRS)
     searched = [f"hydra.searchpath=[{folders}]"] if folders else []
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return compose(primary, [*overrides, *searched])
+        return compose(primary, [*overrides, *searched], return_hydra_config=with_hydra)
 
 
 def build_config(cfg: DictConfig, kind: type[Config]) -> Config:
@@ -349,16 +347,6 @@ def _with_defaults(node: DictConfig, keys: Sequence[Any]) -> DictConfig:
 def _full_key(path: str, where: str) -> str:
     # Relations between groups carry their full key already.
     return f"{path}{where}" if where else path.rstrip(".")
-
-
-def needs_projection(config: TrainConfig, student_dimension: int, teacher_dimension: int) -> Problem | None:
-    """E210 where the loss compares vectors of different dimension."""
-    if student_dimension == teacher_dimension or not config.loss.compares_dimensions:
-        return None
-    hint = f"set student.dense_dim={teacher_dimension}"
-    if config.loss.feature.projection is Projection.none:
-        hint += ", or loss.feature.projection=dense"
-    return Problem("E210", f"teacher dim {teacher_dimension} != student dim {student_dimension}", remedy=hint)
 
 
 def as_yaml(config: TrainConfig | EvaluateConfig) -> str:

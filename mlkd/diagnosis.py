@@ -9,16 +9,18 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlkd.config import EvaluateConfig, TrainConfig, build_config, compose_config
+from mlkd.bitext.settings import MineConfig
+from mlkd.config import TrainConfig, build_config, compose_config
 from mlkd.errors import MlkdError, Problem, did_you_mean
+from mlkd.evaluate_config import EvaluateConfig
 from mlkd.paths import CONFIG_DIR, option_names
 
-KINDS: dict[str, Any] = {"train": TrainConfig, "evaluate": EvaluateConfig}
+KINDS: dict[str, Any] = {"train": TrainConfig, "evaluate": EvaluateConfig, "mine": MineConfig}
 
 
 def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
@@ -63,9 +65,13 @@ def jobs_with_each_value(overrides: Sequence[str]) -> Iterator[list[str]]:
         except HydraException:
             values.append([text])  # told by `diagnose`
             continue
-        listed = override.is_choice_sweep() or override.is_range_sweep()
-        key = override.get_key_element()
-        values.append([f"{key}={v}" for v in override.sweep_string_iterator()] if listed else [text])
+        key, value = override.get_key_element(), override.value()
+        if override.is_discrete_sweep():
+            values.append([f"{key}={v}" for v in override.sweep_string_iterator()])
+        elif isinstance(value, IntervalSweep):
+            values.append([f"{key}={value.start}", f"{key}={value.end}"])
+        else:
+            values.append([text])
     first = [choices[0] for choices in values]
     yield first
     for position, choices in enumerate(values):
@@ -158,7 +164,8 @@ def value_problem(kind: str, groups: Sequence[str], base: DictConfig, text: str,
         hint = did_you_mean(key, keys)
         last = key.rsplit(".", 1)[-1]
         if not hint and (same := [k for k in keys if k.rsplit(".", 1)[-1] == last]):
-            hint = f" Did you mean '{same[0]}'?"
+            # The key nearest to the root is the one people leave the path out of.
+            hint = f" Did you mean '{min(same, key=lambda k: k.count('.'))}'?"
         return Problem("E201", f"unknown key '{key}'.{hint}", remedy="--cfg job prints all keys")
     try:
         compose_config(kind, [*groups, text])

@@ -12,74 +12,45 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlkd.data.batches import Batches, Indices
-from mlkd.data.tokens import TokenIds, TokenStore
-from mlkd.data.training import TrainingPairs
+from mlkd.data.tokens import TokenIds
 from mlkd.errors import fail
 from mlkd.losses.mix import LossValues, MixLoss, gradient_shares
+from mlkd.losses.shares import QuietTerms, gradient_norms, shares_of
 from mlkd.losses.vectors import PairVectors
+from mlkd.models.masked_language import MaskedLanguage
 from mlkd.models.rows import RowEmbedding, merge_rows
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
 from mlkd.optim import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
-from mlkd.runtime.devices import peak_memory_bytes, return_free_memory
+from mlkd.runtime.devices import return_free_memory
 from mlkd.runtime.interrupts import Interrupts
-from mlkd.runtime.progress import Progress
+from mlkd.runtime.memory import fewer_tokens, release_device_memory
 from mlkd.runtime.run_log import RunLog
-from mlkd.teacher.store import Positions
-from mlkd.teacher.targets import TeacherTargets
+from mlkd.standing import Rhythm, Standing, metrics, timing
+from mlkd.training_data import Batch, TrainingData
 
 log = logging.getLogger("mlkd")
 MAX_SKIPPED = 3
+AUXILIARY = "auxiliary"  # the masked language model among the terms
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Everything a step reads: pairs, their tokens, their teacher vectors, and the order they come in."""
-
-    pairs: TrainingPairs
-    tokens: TokenStore
-    targets: TeacherTargets
-    positions: Positions
-    batches: Batches
-
-    def teacher(self, texts: Indices, device: torch.device) -> Tensor:
-        """Teacher vectors of texts, float32 (B, E)."""
-        return self.targets.rows(self.positions[texts]).to(device, non_blocking=True)
-
-
-@dataclass(slots=True)
-class Standing:
-    """How far a run is; the part of its state that is neither weights nor tensors.
+class Gradient:
+    """What a step's batches gave beside the gradients in the weights.
 
     Args:
-        step: optimiser steps done.
-        batch: batches drawn, over all epochs.
-        best: value of the declared metric at the best evaluation so far.
-        best_step: its step.
-        evaluations_since_best: for early stopping.
-        skipped: steps in a row whose loss or gradient was not finite.
+        values: the last batch's loss.
+        shares: each term's share of the gradient, where asked for.
+        num_tokens: read by the student for the terms on vectors.
+        lazy_parts: rows and gradients of the token embedding, where a row-wise optimiser takes them.
     """
 
-    step: int = 0
-    batch: int = 0
-    best: float | None = None
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    skipped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """When things happen, in optimiser steps."""
-
-    total_steps: int
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: int
-    patience: int | None
+    values: LossValues
+    shares: dict[str, float] | None
+    num_tokens: int
+    lazy_parts: list[tuple[Tensor, Tensor]]
 
 
 class Distillation:
@@ -93,6 +64,8 @@ class Distillation:
         rhythm: see Rhythm.
         precision: autocast type of the forward pass, None for fp32.
         max_tokens: token positions in one forward pass.
+        caching: keep vectors instead of activations until the backward pass; see mlkd.models.gradient_cache.
+        masked_language: trained beside the mix, on the same device; None where it has no weight.
     """
 
     def __init__(
@@ -105,6 +78,8 @@ class Distillation:
         *,
         precision: torch.dtype | None,
         max_tokens: int,
+        caching: bool = False,
+        masked_language: MaskedLanguage | None = None,
     ) -> None:
         self.student = student
         self.loss = loss
@@ -112,12 +87,15 @@ class Distillation:
         self.optim = optim
         self.rhythm = rhythm
         self.precision = precision
-        self.max_tokens = max_tokens
+        self.wanted_tokens = max_tokens
+        self.caching = caching
+        self.masked_language = masked_language
         self.standing = Standing()
+        self.quiet_terms = QuietTerms()
         self.embedding = row_embedding(student)
-        self.optimizer = optim.build(student, loss, self.embedding.weight)
+        trained = loss if masked_language is None else nn.ModuleList([loss, masked_language])
+        self.optimizer = optim.build(student, trained, self.embedding.weight)
         self.lazy_rows = optim.build_lazy_rows(self.embedding.weight)
-        self._epoch: tuple[int, list[Indices]] = (-1, [])
 
     def train(
         self, run_log: RunLog, evaluate: Callable[[Standing], bool], writer: CheckpointWriter, interrupts: Interrupts
@@ -139,6 +117,7 @@ class Distillation:
                 losses = {"loss": values.total.detach(), **{k: v.detach() for k, v in values.weighted.items()}}
                 progress.update(standing.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
                 if shares is not None:
+                    self.quiet_terms.observe(shares)
                     run_log.log_step(standing.step, metrics(values, shares, lr))
                     run_log.log_timing(standing.step, timing(progress, self.student.device))
                     return_free_memory()
@@ -164,6 +143,11 @@ class Distillation:
     def pairs_per_step(self) -> int:
         return self.optim.batch_size * self.optim.accumulation_steps
 
+    @property
+    def max_tokens(self) -> int:
+        """Token positions in one forward pass."""
+        return self.standing.max_tokens or self.wanted_tokens
+
     def step(self, *, with_shares: bool = False) -> tuple[LossValues, dict[str, float] | None, int]:
         """One optimiser step; a loss or gradient that is not finite moves nothing.
 
@@ -171,20 +155,52 @@ class Distillation:
             The last batch's loss values, each term's share of the gradient if asked for, and tokens read.
         """
         lr = self.optim.learning_rate(self.standing.step, self.rhythm.total_steps)
-        num_tokens = 0
         first_batch = self.standing.batch
+        gradient = self.gradient_in_memory(with_shares=with_shares)
+        finite = bool(torch.isfinite(gradient.values.total))
+        self.update(lr, gradient.lazy_parts, finite=finite, first_batch=first_batch)
+        self.standing.step += 1
+        return gradient.values, gradient.shares, gradient.num_tokens
+
+    def gradient(self, *, with_shares: bool) -> Gradient:
+        """Sum the gradients of the step's batches in the weights."""
+        num_tokens = 0
         shares: dict[str, float] | None = None
         lazy_parts: list[tuple[Tensor, Tensor]] = []
         for _ in range(self.optim.accumulation_steps):
-            values, vectors, tokens = self.forward(self.next_batch())
+            batch = self.next_batch()
+            self.gather_rows(batch.tokens)
+            values, vectors = self.forward(batch)
             if with_shares:
-                shares = gradient_shares(values, [vectors.student_source_BD, vectors.student_target_BD])
+                shares = self.shares(values, vectors)
             (values.total / self.optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
             lazy_parts += self.release_rows()
-            num_tokens += tokens
-        self.update(lr, lazy_parts, finite=bool(torch.isfinite(values.total)), first_batch=first_batch)
-        self.standing.step += 1
-        return values, shares, num_tokens
+            num_tokens += batch.num_tokens
+        return Gradient(values, shares, num_tokens, lazy_parts)
+
+    def gradient_in_memory(self, *, with_shares: bool) -> Gradient:
+        """`gradient`, of the same batches once more with less in memory where the device has too little."""
+        first_batch, random = self.standing.batch, self.random_state()
+        while True:
+            try:
+                return self.gradient(with_shares=with_shares)
+            except torch.OutOfMemoryError:
+                pass
+            self.optimizer.zero_grad(set_to_none=True)
+            self.embedding.release()
+            release_device_memory()
+            self.use_less_memory(first_batch)
+            self.standing.batch = first_batch
+            self.set_random_state(random)
+
+    def use_less_memory(self, batch: int) -> None:
+        """Cache gradients from here on, or have fewer tokens in a forward pass; batches and negatives stay."""
+        if not self.caching:
+            self.caching = True
+            log.warning("out of device memory: gradients are cached from here on (hardware.gradient_caching=true)")
+            return
+        longest = max(map(len, self.data.batch(batch, self.loss.mix).tokens))
+        self.standing.max_tokens = fewer_tokens(self.max_tokens, longest, "training")
 
     def update(self, lr: float, lazy_parts: list[tuple[Tensor, Tensor]], *, finite: bool, first_batch: int) -> None:
         """Clip and apply the gradients, unless loss or gradient is not finite."""
@@ -213,36 +229,52 @@ class Distillation:
             return []
         return [(rows, table.grad)]
 
-    def forward(self, rows: Indices) -> tuple[LossValues, PairVectors, int]:
-        """Loss of the pairs `rows`; sources and targets go through the student together."""
-        pairs, device = self.data.pairs, self.student.device
-        source, target = pairs.source[rows], pairs.target[rows]
-        tokens = [self.data.tokens[int(i)] for i in (*source, *target)]
-        self.gather_rows(tokens)
-        with autocast(device, self.precision):
-            student_2BD = self.student.forward_tokens(tokens, self.max_tokens)
-        source_BD, target_BD = student_2BD[: len(rows)], student_2BD[len(rows) :]
-        vectors = PairVectors(
-            student_source_BD=source_BD,
-            student_target_BD=target_BD,
-            teacher_source_BE=self.data.teacher(source, device),
-            teacher_target_BE=self.data.teacher(target, device) if self.loss.mix.needs_teacher_target else None,
-            source_ids_B=torch.from_numpy(source).to(device),
-        )
-        return self.loss(vectors), vectors, sum(map(len, tokens))
+    def forward(self, batch: Batch) -> tuple[LossValues, PairVectors]:
+        """Loss of a batch; all its sentences go through the student together."""
+        passes: dict[str, Any] = {"max_tokens": self.max_tokens, "caching": self.caching}
+        wide = self.loss.mix.needs_wide
+        with autocast(self.student.device, self.precision):
+            found = self.student.forward_tokens(batch.tokens, **passes, wide=wide)
+        student_ND, wide_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
+        vectors = self.data.pair_vectors(batch, student_ND, wide_NW if wide else None)
+        values = self.loss(vectors)
+        if self.masked_language is not None:
+            with autocast(self.student.device, self.precision):
+                sentences = batch.tokens[: batch.num_sentences]
+                term = self.masked_language(self.student, self.embedding, sentences, batch=batch.number, **passes)
+            values = values.plus(AUXILIARY, term, self.loss.mix.mlm_weight)
+        return values, vectors
+
+    def shares(self, values: LossValues, vectors: PairVectors) -> dict[str, float]:
+        """Each term's share of the gradient; they sum to 1.
+
+        Terms on vectors are compared by the gradient at the student's vectors. The auxiliary term does not see these:
+        it is compared with all of them together, by the gradient at the student's weights without token embeddings.
+        """
+        auxiliary = values.weighted.get(AUXILIARY)
+        if auxiliary is None:
+            return gradient_shares(values, vectors.student_vectors)
+        weighted = {name: value for name, value in values.weighted.items() if name != AUXILIARY}
+        total = torch.stack(list(weighted.values())).sum()
+        weights = [p for p in self.student.parameters() if p.requires_grad and p is not self.embedding.weight]
+        share = shares_of(gradient_norms({"mix": total, AUXILIARY: auxiliary}, weights))
+        inside = shares_of(gradient_norms(weighted, vectors.student_vectors))
+        return {**{name: share["mix"] * s for name, s in inside.items()}, AUXILIARY: share[AUXILIARY]}
 
     def gather_rows(self, tokens: list[TokenIds]) -> None:
-        """Give the embedding the rows of this batch; padding is among them."""
+        """Give the embedding the rows of this batch, padding among them; all where the whole vocabulary is compared."""
+        lazy = self.lazy_rows is not None
+        if self.masked_language is not None:
+            self.embedding.gather_all(lazy=lazy)
+            return
         rows = np.unique(np.concatenate([*tokens, [self.student.pad_id]])).astype(np.int64)
-        self.embedding.gather(torch.from_numpy(rows).to(self.student.device), lazy=self.lazy_rows is not None)
+        self.embedding.gather(torch.from_numpy(rows).to(self.student.device), lazy=lazy)
 
-    def next_batch(self) -> Indices:
+    def next_batch(self) -> Batch:
         """The next batch of the fixed order; a function of seed and how many were drawn before."""
-        epoch, position = divmod(self.standing.batch, self.data.batches.num_batches)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self.data.batches.epoch(epoch))
+        batch = self.data.batch(self.standing.batch, self.loss.mix)
         self.standing.batch += 1
-        return self._epoch[1][position]
+        return batch
 
     def _skip(self, first_batch: int) -> None:
         self.standing.skipped += 1
@@ -256,17 +288,28 @@ class Distillation:
             )
         log.warning("%s: skipped, weights unchanged", what)
 
-    def save(self, writer: CheckpointWriter) -> None:
-        """Write a checkpoint of everything that decides how the run goes on."""
+    def random_state(self) -> dict[str, Tensor]:
+        """State of the random numbers that dropout draws."""
         random = {"cpu": torch.get_rng_state()}
         if self.student.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.student.device)
+        return random
+
+    def set_random_state(self, random: dict[str, Tensor]) -> None:
+        """Put back what `random_state` gave."""
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and self.student.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.student.device)
+
+    def save(self, writer: CheckpointWriter) -> None:
+        """Write a checkpoint of everything that decides how the run goes on."""
         tensors = {
             "student": self.student.state_dict(),
             "loss": self.loss.state_dict(),
+            "masked_language": self.masked_language.state_dict() if self.masked_language is not None else {},
             "optimizer": optimizer_tensors(self.optimizer),
             "lazy_rows": self.lazy_rows.tensors() if self.lazy_rows is not None else {},
-            "random": random,
+            "random": self.random_state(),
         }
         writer.save(
             self.standing.step, {name: group for name, group in tensors.items() if group}, asdict(self.standing)
@@ -276,12 +319,12 @@ class Distillation:
         """Continue where `checkpoint` was saved."""
         self.student.load_state_dict(checkpoint.tensors["student"])
         self.loss.load_state_dict(checkpoint.tensors.get("loss", {}))
+        if self.masked_language is not None:
+            self.masked_language.load_state_dict(checkpoint.tensors["masked_language"])
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
         if self.lazy_rows is not None:
             self.lazy_rows.load_tensors(checkpoint.tensors["lazy_rows"])
-        torch.set_rng_state(checkpoint.tensors["random"]["cpu"])
-        if "cuda" in checkpoint.tensors["random"] and self.student.device.type == "cuda":
-            torch.cuda.set_rng_state(checkpoint.tensors["random"]["cuda"], self.student.device)
+        self.set_random_state(checkpoint.tensors["random"])
         self.standing = Standing(**checkpoint.state)
 
 
@@ -291,23 +334,3 @@ def row_embedding(student: SentenceEncoder) -> RowEmbedding:
     embedding = RowEmbedding(body.get_input_embeddings()).to(student.device)
     body.set_input_embeddings(embedding)
     return embedding
-
-
-def timing(progress: Progress, device: torch.device) -> dict[str, float]:
-    """One line of timing.jsonl: rates over the last half minute, and peak memory."""
-    rates = progress.rates
-    return {
-        "sentences_per_s": rates.sentences,
-        "tokens_per_s": rates.tokens,
-        "peak_memory_mib": peak_memory_bytes(device) / 2**20,
-    }
-
-
-def metrics(values: LossValues, shares: dict[str, float], lr: float) -> dict[str, Any]:
-    """One line of metrics.jsonl: the loss, each term raw, weighted and as a share of the gradient, and the rate."""
-    line: dict[str, Any] = {"loss": float(values.total.detach()), "lr": lr}
-    for name in values.raw:
-        line[f"loss/{name}"] = float(values.weighted[name].detach())
-        line[f"raw/{name}"] = float(values.raw[name].detach())
-        line[f"gradient_share/{name}"] = shares[name]
-    return line

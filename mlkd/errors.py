@@ -16,7 +16,8 @@ class Problem:
     """One thing a user can mend.
 
     Args:
-        code: `E2xx` configuration, `E3xx` data, `E4xx` checkpoint or model, `E5xx` environment, `E6xx` divergence.
+        code: `E1xx` jobs of a sweep, `E2xx` configuration, `E3xx` data, `E4xx` checkpoint or model, `E5xx` environment,
+            `E6xx` divergence.
         what: one sentence naming the offending value and what is allowed.
         where: `file:line` or the configuration key; empty where `what` already says it.
         remedy: what to do; empty where it is plain.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,44 @@ from torch import Tensor
 from mlkd.errors import MlkdError, Problem, did_you_mean, fail
 from mlkd.models.encoder import Encoder
 from mlkd.runtime.run_folder import write_json
-from mlkd.tasks.base import Score, Task, TaskResult, collect_problems
+from mlkd.tasks.base import Task, TaskResult, collect_problems
+from mlkd.tasks.significance import with_intervals
+from mlkd.tasks.stored_samples import read_samples, write_samples
+
+SAMPLES_SUFFIX = ".samples.safetensors"
 
 
 class CachedEncoder:
-    """An encoder that encodes each text once, for tasks that share texts; holds all vectors in memory."""
+    """An encoder that encodes each text once, for tasks that share texts; holds all vectors in one matrix.
+
+    Shapes: M different texts met so far, C >= M rows of the matrix, D dimensions.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self._rows: dict[str, Tensor] = {}
+        self._row: dict[str, int] = {}
+        self._vectors_CD = torch.empty(0, 0)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """float32 (N, D) on the CPU."""
-        missing = list(dict.fromkeys(t for t in texts if t not in self._rows))
+        missing = list(dict.fromkeys(t for t in texts if t not in self._row))
         if missing or not texts:
             vectors = self.encoder.encode(missing)
             if not texts:
                 return vectors
-            self._rows.update(zip(missing, vectors.unbind(0), strict=True))
-        return torch.stack([self._rows[t] for t in texts])
+            self._append(missing, vectors)
+        return self._vectors_CD[[self._row[t] for t in texts]]
+
+    def _append(self, texts: Sequence[str], vectors: Tensor) -> None:
+        start, end = len(self._row), len(self._row) + len(texts)
+        if end > len(self._vectors_CD):
+            # Doubled, so that many small tasks copy each vector a few times at most.
+            grown_CD = vectors.new_empty(max(end, 2 * len(self._vectors_CD)), vectors.shape[1])
+            if start:
+                grown_CD[:start] = self._vectors_CD[:start]
+            self._vectors_CD = grown_CD
+        self._vectors_CD[start:end] = vectors
+        self._row.update(zip(texts, range(start, end), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +84,21 @@ class Evaluations:
         """Evaluated sentences by task name."""
         return {task.name: task.texts(data) for task, data in self.loaded}
 
-    def score(self, encoder: Encoder, teacher: Encoder | None = None) -> list[TaskResult]:
-        """Results of all tasks; those that need a teacher are left out where there is none."""
+    def score(self, encoder: Encoder, teacher: Encoder | None = None, *, num_resamples: int = 0) -> list[TaskResult]:
+        """Results of all tasks; those that need a teacher are left out where there is none.
+
+        Args:
+            encoder: is scored.
+            teacher: for the tasks that compare with one.
+            num_resamples: of the 95 % bootstrap interval that each score gets; 0 for none, which is cheaper.
+        """
         cached = CachedEncoder(encoder)
-        return [
-            task.score(data, cached, teacher)
+        results = [
+            task.score(data, encoder if task.needs_uncached else cached, teacher)
             for task, data in self.loaded
             if teacher is not None or not task.needs_teacher
         ]
+        return [with_intervals(result, num_resamples) for result in results] if num_resamples else results
 
 
 def as_metrics(results: Iterable[TaskResult]) -> dict[str, float]:
@@ -117,12 +143,16 @@ class BestMetric:
 
 
 def write_task_results(path: Path, results: Sequence[TaskResult]) -> None:
-    """Write the results of one encoder as JSON."""
+    """Write the results of one encoder as JSON, and beside it what they were computed from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, [asdict(result) for result in results])
+    write_samples(path.with_suffix(SAMPLES_SUFFIX), {r.task: r.samples for r in results if r.samples})
+    write_json(path, [result.as_json() for result in results])
 
 
 def read_task_results(path: Path) -> list[TaskResult]:
     """What `write_task_results` wrote."""
     entries = json.loads(path.read_text(encoding="utf-8"))
-    return [TaskResult(**{**entry, "scores": [Score(**s) for s in entry["scores"]]}) for entry in entries]
+    results = [TaskResult.from_json(entry) for entry in entries]
+    beside = path.with_suffix(SAMPLES_SUFFIX)
+    samples = read_samples(beside) if beside.is_file() else {}
+    return [replace(result, samples=samples.get(result.task, {})) for result in results]

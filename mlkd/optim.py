@@ -154,8 +154,8 @@ class Optim:
         return torch.optim.AdamW(settings, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
 
     def build_lazy_rows(self, embedding: Tensor) -> LazyRows | None:
-        """The row-wise optimiser of the token embedding, where `lazy_embeddings` asks for it."""
-        if not self.lazy_embeddings:
+        """The row-wise optimiser of the token embedding, where `lazy_embeddings` asks for it and it is not frozen."""
+        if not self.lazy_embeddings or not embedding.requires_grad:
             return None
         return LazyRows(embedding, (self.beta1, self.beta2), self.eps, self.weight_decay)
 

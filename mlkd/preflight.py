@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from mlkd.config import TrainConfig, needs_projection
+from mlkd.config import TrainConfig
 from mlkd.errors import MlkdError, Problem
 from mlkd.evaluations import Evaluations
+from mlkd.losses.feature import Projection
 from mlkd.models.folder import folder_dimension
 from mlkd.tasks.mse import MseTask
 
@@ -51,8 +52,12 @@ def check_run(config: TrainConfig) -> Checked:
     return Checked(device, evaluations)
 
 
-def _check_dimensions(config: TrainConfig, teacher_dimension: int) -> None:
-    student_dimension = config.student.dimension
+def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
+    dim, student_dimension = config.teacher.reduction.dim, config.student.dimension
+    if dim is not None and dim > own_dimension:
+        what = f"must be at most the teacher's dimension {own_dimension} (got {dim})"
+        raise MlkdError(Problem("E210", what, "teacher.reduction.dim"))
+    teacher_dimension = reduced_dimension(config, own_dimension) or own_dimension
     problem = needs_projection(config, student_dimension, teacher_dimension)
     if problem is not None:
         raise MlkdError(problem)
@@ -61,3 +66,29 @@ def _check_dimensions(config: TrainConfig, teacher_dimension: int) -> None:
         what = f"compares vectors: teacher dim {teacher_dimension} != student dim {student_dimension}"
         remedy = f"leave it out with '~task.{mse_tasks[0]}', or set student.dense_dim={teacher_dimension}"
         raise MlkdError(Problem("E210", what, f"task.{mse_tasks[0]}", remedy))
+
+
+def reduced_dimension(config: TrainConfig, teacher_dimension: int) -> int | None:
+    """What the teacher's vectors are reduced to, None for the teacher as it is."""
+    dim = config.teacher.reduction.dim
+    if dim is None and config.loss.reduces_teacher:
+        dim = config.student.dimension
+    return dim if dim is not None and dim < teacher_dimension else None
+
+
+def needs_projection(config: TrainConfig, student_dimension: int, teacher_dimension: int) -> Problem | None:
+    """E210 where the loss compares vectors of different dimension.
+
+    Args:
+        config: of the run.
+        student_dimension: of its vectors.
+        teacher_dimension: after any reduction.
+    """
+    if student_dimension == teacher_dimension or not config.loss.compares_dimensions:
+        return None
+    hint = f"set student.dense_dim={teacher_dimension}"
+    if config.loss.feature.projection is Projection.none:
+        hint += ", or loss.feature.projection=dense"
+    if student_dimension < teacher_dimension:
+        hint += f", or teacher.reduction.dim={student_dimension}"
+    return Problem("E210", f"teacher dim {teacher_dimension} != student dim {student_dimension}", remedy=hint)

@@ -8,25 +8,32 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlkd.config import TrainConfig
-from mlkd.data.batches import Batches
+from mlkd.data.batches import Batches, Indices
 from mlkd.data.corpus import Corpus
 from mlkd.data.overlap import evaluation_overlap
 from mlkd.data.report import DataReport, fingerprint
 from mlkd.data.tokens import TokenStore
 from mlkd.data.training import TrainingPairs
-from mlkd.distill import Distillation, Rhythm, TrainingData
+from mlkd.distill import Distillation
 from mlkd.errors import fail
+from mlkd.models.encoder import Encoder
+from mlkd.models.masked_language import MaskedLanguage
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.students import StudentCorpus
-from mlkd.preflight import Checked
+from mlkd.preflight import Checked, reduced_dimension
 from mlkd.runtime.devices import autocast_type, place
 from mlkd.runtime.run_folder import RunFolder, write_json
-from mlkd.teacher.store import Positions
-from mlkd.teacher.targets import LazyTeacher, TeacherTargets, unit_norm
+from mlkd.standing import Rhythm
+from mlkd.teacher.negatives import TeacherKnowledge
+from mlkd.teacher.reduction import ReducedTeacher, Taught
+from mlkd.teacher.store import Positions, unit_norm
+from mlkd.teacher.targets import LazyTeacher, TeacherTargets
+from mlkd.training_data import TrainingData
 
 log = logging.getLogger("mlkd")
 EVALUATIONS_PER_RUN = 6
@@ -40,12 +47,12 @@ class Prepared:
     Args:
         distillation: with the untrained student.
         corpus: for its held-out pairs.
-        teacher: opens its weights on first use.
+        teacher: opens its weights on first use; in fewer dimensions where the run reduces it.
     """
 
     distillation: Distillation
     corpus: Corpus
-    teacher: LazyTeacher
+    teacher: Encoder
 
 
 def prepare(config: TrainConfig, checked: Checked, run: RunFolder | None, stop: Callable[[], None]) -> Prepared:
@@ -70,10 +77,13 @@ def prepare(config: TrainConfig, checked: Checked, run: RunFolder | None, stop: 
     teacher = LazyTeacher(lambda: config.teacher.load(config.hardware, checked.device))
     targets, positions = compute_targets(config, checked, pairs, teacher, stop)
     sample = targets.rows(positions[: min(pairs.num_sources, NORM_SAMPLE)])
-    student = build_student(config, checked, pairs, normalize=unit_norm(sample))
+    held_out = sorted({text for pair in corpus.dev for side in (pair.source, pair.target) for text in side})
+    material = StudentCorpus(pairs, Path(config.cache_dir), held_out)
+    student = build_student(config, checked, material, normalize=unit_norm(sample), wide=targets.dimension)
     stop()
     distillation = build_distillation(config, checked, pairs, (targets, positions), student)
-    return Prepared(distillation, corpus, teacher)
+    judged = teacher if targets.reduction is None else ReducedTeacher(teacher, targets.reduction)
+    return Prepared(distillation, corpus, judged)
 
 
 def record_data(run: RunFolder, report: DataReport) -> None:
@@ -108,12 +118,12 @@ def compute_targets(
     """Teacher vectors of all sources, and of the translations where the loss asks for them.
 
     Returns:
-        The targets and the position of each distinct text, -1 for those without a vector.
+        The targets, reduced where the run asks for it, and each distinct text's position, -1 without a vector.
     """
     precision = autocast_type(config.hardware.teacher_precision, checked.device)
     folder = Path(config.cache_dir) / "teacher" / config.teacher.fingerprint(precision)
     targets = TeacherTargets(folder, teacher)
-    wanted = pairs.texts if config.loss.needs_teacher_target else pairs.texts[: pairs.num_sources]
+    wanted = pairs.texts if config.needs_teacher_target else pairs.texts[: pairs.num_sources]
 
     def progress(done: int, total: int) -> None:
         log.info("teacher: %s of %s texts encoded", f"{done:,}", f"{total:,}")
@@ -121,13 +131,21 @@ def compute_targets(
 
     positions = np.full(len(pairs.texts), -1, dtype=np.int64)
     positions[: len(wanted)] = targets.ensure(wanted, progress)
+    dimension = reduced_dimension(config, targets.dimension)
+    if dimension is not None:
+        targets.reduction = config.teacher.reduction.open_or_fit(
+            folder, Taught(pairs, targets.store, positions), dimension
+        )
     return targets, positions
 
 
-def build_student(config: TrainConfig, checked: Checked, pairs: TrainingPairs, *, normalize: bool) -> SentenceEncoder:
-    """The untrained student on its device, in training mode."""
-    corpus = StudentCorpus(pairs, Path(config.cache_dir))
+def build_student(
+    config: TrainConfig, checked: Checked, corpus: StudentCorpus, *, normalize: bool, wide: int
+) -> SentenceEncoder:
+    """The untrained student on its device, in training mode; with a layer `wide` where the loss asks for one."""
     student = config.student.build(corpus, normalize=normalize, seed=config.seed)
+    if config.loss.needs_wide:
+        student.widen(wide, replaces_last=config.student.dense_dim is not None)
     place(student.body, checked.device, autocast_type(config.hardware.precision, checked.device))
     student.to(checked.device)
     student.encode_tokens = config.hardware.forward_tokens(checked.device)
@@ -146,6 +164,7 @@ def build_distillation(
 ) -> Distillation:
     """Tokenise what the cache lacks, and put loss, optimiser and order of batches beside the student."""
     targets, positions = taught
+    device = checked.device
     tokenizer_key = fingerprint([student.tokenizer.backend_tokenizer.to_str(), str(student.text)])
     tokens = TokenStore.open_or_build(Path(config.cache_dir), pairs.texts, student.tokenize, tokenizer_key)
     batches = Batches(pairs.language_sizes, config.optim.batch_size, config.data.language_temperature, config.seed)
@@ -153,8 +172,8 @@ def build_distillation(
     evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
     return Distillation(
         student,
-        config.loss.build(student.dimension, targets.store.dimension).to(checked.device),
-        TrainingData(pairs, tokens, targets, positions, batches),
+        config.loss.build(student.dimension, targets.dimension).to(device),
+        TrainingData(pairs, tokens, targets, positions, batches, mine_negatives(config, pairs, taught)),
         config.optim,
         Rhythm(
             total_steps=total_steps,
@@ -163,6 +182,35 @@ def build_distillation(
             checkpoint_every=config.checkpoint.every_steps or evaluate_every,
             patience=config.evaluation.patience,
         ),
-        precision=autocast_type(config.hardware.precision, checked.device),
-        max_tokens=config.hardware.forward_tokens(checked.device),
+        precision=autocast_type(config.hardware.precision, device),
+        max_tokens=config.hardware.forward_tokens(device),
+        caching=config.hardware.gradient_caching,
+        masked_language=build_masked_language(config, student),
     )
+
+
+def mine_negatives(
+    config: TrainConfig, pairs: TrainingPairs, taught: tuple[TeacherTargets, Positions]
+) -> Indices | None:
+    """Hard negatives of each pair, from the cache where they are there; None where the loss asks for none."""
+    number = config.loss.num_hard_negatives
+    if not number:
+        return None
+    targets, positions = taught
+    folder = targets.store.folder
+    known = TeacherKnowledge(
+        pairs,
+        lambda texts: targets.store.rows(positions[texts]),
+        reads_target=config.loss.needs_teacher_target,
+        key=folder.name,
+    )
+    return config.negatives.open_or_mine(Path(config.cache_dir), known, number)
+
+
+def build_masked_language(config: TrainConfig, student: SentenceEncoder) -> MaskedLanguage | None:
+    """The masked language model beside the mix, on the student's device; None where it has no weight."""
+    if not config.loss.mlm_weight:
+        return None
+    embedding: Any = student.body.get_input_embeddings()  # type: ignore[operator]
+    sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
+    return MaskedLanguage(config.loss.auxiliary, student, **sizes, seed=config.seed).to(student.device)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mlkd.conclude import PICTURE_FILE, conclude, model_card, save_picture_vectors
 from mlkd.config import TrainConfig, as_flat_dict, as_yaml
 from mlkd.data.report import fingerprint
-from mlkd.distill import Standing
 from mlkd.errors import fail
 from mlkd.evaluations import BestMetric, Evaluations, as_metrics, read_task_results, write_task_results
 from mlkd.models.folder import save_encoder
@@ -20,10 +19,13 @@ from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter, load_latest
 from mlkd.runtime.interrupts import Interrupts
 from mlkd.runtime.run_folder import RunFolder, RunState, Status, write_text
 from mlkd.runtime.run_log import RunLog
+from mlkd.search import Search
+from mlkd.standing import Standing
 from mlkd.tasks.base import TaskResult
 
 log = logging.getLogger("mlkd")
-NOT_IN_FINGERPRINT = ("dry_run", "resume", "output_dir", "cache_dir")
+_SEARCH = tuple(f"search.{field.name}" for field in fields(Search))
+NOT_IN_FINGERPRINT = ("dry_run", "resume", "output_dir", "cache_dir", "hardware.gradient_caching", *_SEARCH)
 
 
 class RunInterruptedError(KeyboardInterrupt):

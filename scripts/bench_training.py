@@ -31,7 +31,8 @@ from mlkd.distill import Distillation, Rhythm, TrainingData
 from mlkd.losses.mix import LossMix
 from mlkd.models.folder import save_encoder
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
-from mlkd.models.students import StudentCorpus, ThinDeepStudent
+from mlkd.models.students import StudentCorpus
+from mlkd.models.thin_deep import ThinDeepStudent
 from mlkd.models.vocabulary import Vocabulary
 from mlkd.optim import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place

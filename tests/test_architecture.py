@@ -19,24 +19,29 @@ LAYERS = (
     {"mlkd", "errors", "paths"},
     {"losses", "mining", "data", "runtime"},
     {"models"},
-    {"optim", "tasks", "teacher"},
-    {"distill", "evaluations", "report"},
+    {"bitext", "optim", "search", "standing", "tasks", "teacher"},
+    {"training_data"},
+    {"distill", "evaluations", "evaluate_config", "report"},
     {"config"},
     {"diagnosis", "preflight"},
     {"prepare"},
     {"conclude"},
-    {"train", "evaluate", "dry_run"},
+    {"train", "evaluate", "mine", "dry_run"},
+    {"sweep"},
+    {"sweep_plan"},
     {"command_line"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 # Third-party modules that stay where they belong.
 ONLY_IN = {
-    "hydra": {"config", "diagnosis", "command_line"},
-    "omegaconf": {"config", "diagnosis", "command_line"},
+    "hydra": {"config", "diagnosis", "sweep_plan", "command_line"},
+    "omegaconf": {"config", "diagnosis", "sweep_plan", "command_line"},
+    "optuna": {"search"},
     "yaml": {"diagnosis"},
     "transformers": {"models"},
     "tokenizers": {"models"},
     "sentencepiece": {"models"},
+    "peft": {"models"},
     "datasets": {"data", "tasks"},
     "pyarrow": {"data"},
     "faiss": {"mining"},
@@ -45,7 +50,18 @@ ONLY_IN = {
     "rich": {"runtime", "report"},
 }
 # Slow to import, or absent where an extra is: inside functions, so that a configuration is checked in a moment.
-IN_FUNCTIONS = {"transformers", "tokenizers", "sentencepiece", "datasets", "pyarrow", "faiss", "matplotlib", "scipy"}
+IN_FUNCTIONS = {
+    "transformers",
+    "tokenizers",
+    "sentencepiece",
+    "datasets",
+    "pyarrow",
+    "faiss",
+    "matplotlib",
+    "scipy",
+    "peft",
+    "optuna",
+}
 PICKLE = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
 
 

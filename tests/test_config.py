@@ -15,12 +15,12 @@ from mlkd.config import (
     as_yaml,
     build_config,
     compose_config,
-    needs_projection,
 )
 from mlkd.diagnosis import check_overrides
 from mlkd.errors import MlkdError
 from mlkd.losses.ranking import AmsRanking, InfoNceRanking
 from mlkd.paths import CONFIG_DIR
+from mlkd.preflight import needs_projection, reduced_dimension
 
 OPTIONS = sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.glob("*/**/*.yaml"))
 # What options leave to the user, and nothing else does.
@@ -38,19 +38,31 @@ NEEDS = {
     ],
     "student/pretrained": ["student.model=folder"],
     "teacher/folder": ["teacher.model=folder"],
+    "task/bucc2018": ["task.bucc2018.path='{pair}.{side}'"],
+    "task/mixed_pool_file": ["task.mixed_pool_file.path=all.tsv", "task.mixed_pool_file.languages=[de]"],
+    "task/retrieval_file": ["task.retrieval_file.path='{language}.{side}'", "task.retrieval_file.languages=[de]"],
+    "task/sts_joint_file": ["task.sts_joint_file.path='{pair}.tsv'", "task.sts_joint_file.pairs=[en-de]"],
+    "task/un": ["task.un.path='UNv1.0.testset.{side}'"],
+    "task/xsim_file": ["task.xsim_file.path='{language}.tsv'", "task.xsim_file.languages=[de]"],
     "task/bucc_file": ["task.bucc_file.path='{pair}.{side}'", "task.bucc_file.pairs=[de-en]"],
     "task/mse_file": ["task.mse_file.path='{language}.tsv'", "task.mse_file.languages=[de]"],
     "task/sts_file": ["task.sts_file.path='{pair}.tsv'", "task.sts_file.pairs=[en-de]"],
     "task/tatoeba_file": ["task.tatoeba_file.path='{language}.tsv'", "task.tatoeba_file.languages=[de]"],
     "task/translation_file": ["task.translation_file.path='{language}.tsv'", "task.translation_file.languages=[de]"],
+    "task/agreement_file": ["task.agreement_file.path=sts.tsv", "task.agreement_file.pairs=[en-de]"],
+    "task/sts17_file": ["task.sts17_file.path='STS.{pair}.txt'"],
+    "task/sts17_semeval": ["task.sts17_semeval.path='{track}.txt'", "task.sts17_semeval.gold_path='{track}.gs.txt'"],
+    "task/xnli_file": ["task.xnli_file.path='{language}.tsv'", "task.xnli_file.train_path='{language}.tsv'"],
 }
 
 
 def choice(option: str) -> list[str]:
     """The overrides that choose one option of `configs/`."""
     group, name = option.rsplit("/", 1)
-    if group == "experiment":
-        return [f"+experiment={name}"]
+    if group in ("experiment", "sweep"):
+        return [f"+{group}={name}"]
+    if option == "loss/simcse":
+        return [f"loss={name}", "student.dropout=0.1"]
     if group == "loss/ranking":
         return ["loss=mse", f"{group}={name}"]
     return ["evaluation.metric=''", f"task=[{name}]"] if group == "task" else [f"{group}={name}"]
@@ -157,6 +169,13 @@ def test_lealla_is_as_printed() -> None:
         ),
         (["optim.epochs=null"], "E205 optim", "optim.epochs=5"),
         (["loss=ams", "optim.batch_size=1"], "E209 optim.batch_size", "needs negatives"),
+        (["loss=simcse"], "E209 student.dropout", "equal without dropout"),
+        (["loss=simcse", "student.dropout=0"], "E209 student.dropout", "equal without dropout"),
+        (["loss=ams", "loss.ranking.teacher_negatives=9"], "E209 loss.ranking.teacher_negatives", "against=teacher"),
+        (["loss.delta=-1"], "E204 loss.delta", ">= 0"),
+        (["loss=laser3", "loss.auxiliary.mask_share=1"], "E204 loss.auxiliary.mask_share", "in (0, 1)"),
+        (["teacher.reduction.dim=0"], "E204 teacher.reduction.dim", ">= 1"),
+        (["loss/ranking=triplet", "loss.ranking.margin=0"], "E204 loss.ranking.margin", "> 0"),
         (["evaluation.metric=xnli/mean/accuracy"], "E209 evaluation.metric", "task 'xnli', which this run does not"),
         (["evaluation.metric=''", "task=[]", "evaluation.patience=2"], "E209 evaluation.patience", "needs a task"),
         (["task.sts.name=bucc"], "E209 task", "share a name"),
@@ -202,7 +221,7 @@ def test_problems_of_all_groups_come_together() -> None:
 def test_checkpoint_is_one_or_a_list() -> None:
     for value, expected in (("a/b", ["a/b"]), ("[a,'b c']", ["a", "b c"])):
         config = build_config(compose_config("evaluate", [f"checkpoint={value}"]), EvaluateConfig)
-        assert config.checkpoints == expected
+        assert [choice.path for choice in config.encoders] == expected
 
 
 def test_dimensions_need_a_projection() -> None:
@@ -215,6 +234,23 @@ def test_dimensions_need_a_projection() -> None:
     assert needs_projection(train_config("loss=lealla"), 384, 1024) is None
     assert needs_projection(train_config("loss=ams"), 384, 1024) is None
     assert needs_projection(train_config("loss=info_nce"), 384, 1024) is not None
+    assert needs_projection(train_config("loss=ams_fd_first"), 384, 1024) is None
+    assert needs_projection(train_config("loss=ams_fd_synchronized"), 384, 256) is not None
+
+
+def test_what_the_teacher_is_reduced_to() -> None:
+    synchronized = train_config("loss=ams_fd_synchronized", "student.dense_dim=64")
+    assert reduced_dimension(synchronized, 384) == 64
+    assert reduced_dimension(synchronized, 64) is None  # nothing to reduce
+    assert reduced_dimension(train_config("loss=mse", "student.dense_dim=64"), 384) is None
+    chosen = train_config("loss=mse", "teacher.reduction.dim=100")
+    assert reduced_dimension(chosen, 384) == 100
+    # A dense layer is trained on translations too, principal components are those of what the loss reads anyway.
+    assert chosen.needs_teacher_target
+    assert not train_config(
+        "loss=mse", "teacher.reduction.dim=100", "teacher.reduction.method=pca"
+    ).needs_teacher_target
+    assert not train_config("loss=mse").needs_teacher_target
 
 
 def test_saved_config_holds_every_value() -> None:

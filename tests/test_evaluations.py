@@ -20,7 +20,8 @@ from mlkd.evaluations import (
     write_task_results,
 )
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, Task, TaskResult
+from mlkd.tasks.base import Score, Task, TaskResult, sample_scores, with_means
+from mlkd.tasks.samples import MeanSample
 
 
 class CountingEncoder:
@@ -78,6 +79,58 @@ def test_each_text_is_encoded_once() -> None:
     cached.encode(["a"])
     assert len(encoder.asked) == 2
     assert cached.encode([]).shape == (0, 2)
+
+
+def test_the_matrix_of_vectors_grows_and_keeps_its_rows() -> None:
+    cached, texts = CachedEncoder(CountingEncoder()), [f"{'x' * i}{i}" for i in range(300)]
+    for start in range(0, 300, 7):
+        cached.encode(texts[max(0, start - 3) : start + 7])
+    assert torch.equal(cached.encode(texts), CountingEncoder().encode(texts))
+    assert sum(map(len, cached.encoder.asked)) == 300  # type: ignore[attr-defined]
+
+
+@dataclass(kw_only=True, slots=True)
+class UncachedTask(LengthTask):
+    needs_uncached: ClassVar[bool] = True
+
+
+def test_a_task_may_ask_for_the_encoder_itself() -> None:
+    tasks = [LengthTask(name="one", sentences=["a", "bb"]), UncachedTask(name="two", sentences=["a", "bb"])]
+    encoder = CountingEncoder()
+    Evaluations.load(tasks).score(encoder)
+    assert encoder.asked == [["a", "bb"], ["a", "bb"]]
+
+
+@dataclass(kw_only=True, slots=True)
+class SampledTask(LengthTask):
+    """The share of texts longer than one letter, with its samples and a table."""
+
+    def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
+        samples = with_means({"de/long": MeanSample((encoder.encode(data)[:, 0] > 1).numpy())})
+        scores = sample_scores(samples)
+        tables = {"texts": [(text,) for text in data]}
+        return TaskResult(self.name, "share", "long", True, "0", scores, {"a": 1}, samples=samples, tables=tables)
+
+
+def test_intervals_cost_nothing_unless_asked_for() -> None:
+    evaluations = Evaluations.load([SampledTask(name="s", sentences=["a", "bb", "ccc", "d"])])
+    (plain,) = evaluations.score(CountingEncoder())
+    assert plain.details == {"a": 1}
+    (known,) = evaluations.score(CountingEncoder(), num_resamples=200)
+    assert known.details["a"] == 1
+    low, high = known.details["intervals"]["mean/long"]
+    assert 0 <= low < 50 < high <= 100
+    assert known.scores == plain.scores
+
+
+def test_samples_are_kept_beside_the_json(tmp_path: Path) -> None:
+    results = Evaluations.load([SampledTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
+    write_task_results(tmp_path / "student.json", [*results, *RESULTS])
+    assert "samples" not in (tmp_path / "student.json").read_text()
+    first, *others = read_task_results(tmp_path / "student.json")
+    assert (first, others) == (results[0], RESULTS)
+    assert {key: s.value() for key, s in first.samples.items()} == {"de/long": 200 / 3, "mean/long": 200 / 3}
+    assert others[0].samples == {} and first.tables == {}
 
 
 def test_tasks_share_one_cache_and_those_without_a_teacher_are_left_out() -> None:

@@ -62,6 +62,7 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "mlkd-train = mlkd.command_line:train_main" in text
     assert "mlkd-eval = mlkd.command_line:evaluate_main" in text
+    assert "mlkd-mine = mlkd.command_line:mine_main" in text
 
 
 def test_installed_wheel_uses_its_own_configs(installed: Path, tmp_path: Path) -> None:

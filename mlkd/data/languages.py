@@ -25,11 +25,11 @@ _THREE_LETTERS = (
     "jpn kab kac kal kam kan kas kat kau kaz kbp kea khk khm kik kin kir kmb kmr knc kon kor kua kur kzj lad lao lat "
     "lav lfn lij lim lin lit lld lmo ltg ltz lua lug luo lus luy lvs lzh mac mad mag mah mai mal mao mar max may mhr "
     "min mkd mlg mlt mni mol mon mos mri msa mus mwl mya myv nah nap nau nav nbl nde ndo nds nep new nia nld nno nnb "
-    "nob nor nov npi nqo nso nus nya nyn oci oji ori orm ory oss pag pam pan pap pbt pcd pcm per pes plt pms pol por "
-    "prs pus que quy roh rom ron rum run rus sag sah san sat scn sco sei shn shs sin slk slo slv sme smo sna snd som "
-    "sot spa sqi srd srn srp ssw sun swa swe swg swh szl tah tam taq tat tel tet tgk tgl tha tib tir tlh tmh ton tpi "
-    "tsn tso tuk tum tur twi tyv tzl tzm uig ukr umb urd uzb uzn vec ven vie vol vro war wel wol wln wuu xal xho ydd "
-    "yid yor yue zgh zha zho zsm zul zza"
+    "nob nor nov npi nqo nso nus nya nyn oci oji ori orm orv ory oss pag pam pan pap pbt pcd pcm per pes plt pms pol "
+    "por prs pus que quy roh rom ron rum run rus sag sah san sat scn sco sei shn shs sin slk slo slv sme smo sna snd "
+    "som sot spa sqi srd srn srp ssw sun swa swe swg swh szl tah tam taq tat tel tet tgk tgl tha tib tir tlh tmh ton "
+    "tpi tsn tso tuk tum tur twi tyv tzl tzm uig ukr umb urd uzb uzn vec ven vie vol vro war wel wol wln wuu xal xho "
+    "ydd yid yor yue zgh zha zho zsm zul zza"
 )
 _CODES = frozenset(f"{_TWO_LETTERS} {_THREE_LETTERS}".split())
 # A script, a region, or a UN area number may follow: zh-cn, pt-BR, deu_Latn, es-419, sr-Latn-RS.

@@ -1,4 +1,4 @@
-"""The mix of three terms: alpha * ranking + beta * feature + gamma * similarity.
+"""The mix of terms: alpha * ranking + beta * feature + gamma * similarity, and a masked language model beside it.
 
 Shapes: B pairs, D student dimensions, E teacher dimensions.
 """
@@ -11,37 +11,48 @@ import torch
 from torch import Tensor, nn
 
 from mlkd.errors import MlkdError, Problem
+from mlkd.losses.auxiliary import MaskedLanguageTerm
 from mlkd.losses.feature import FeatureTarget, FeatureTerm, Projection
-from mlkd.losses.ranking import Against, InfoNceRanking, RankingTerm
+from mlkd.losses.gather import gather_vectors
+from mlkd.losses.negatives import Against, NegativePool, RankingTerm
+from mlkd.losses.shares import gradient_norms, shares_of
 from mlkd.losses.similarity import SimilarityTerm
 from mlkd.losses.vectors import PairVectors
 
 
 @dataclass(kw_only=True, slots=True)
 class LossMix:
-    """L = alpha * ranking + beta * feature + gamma * similarity (LEALLA, Mao & Nakagawa 2023, eq. 5).
+    """L = alpha * ranking + beta * feature + gamma * similarity + delta * auxiliary.
 
+    The first three are LEALLA's (Mao & Nakagawa 2023, eq. 5), the fourth is LASER3's (Heffernan et al. 2022).
     A term with weight 0 is not computed. Reimers & Gurevych 2020 is (0, 1, 0), LaBSE (1, 0, 0), LEALLA (1, 1e3, 1e-2).
 
     Args:
         alpha: weight of the ranking term, >= 0.
         beta: weight of the feature term, >= 0.
         gamma: weight of the similarity term, >= 0.
+        delta: weight of the masked language model, >= 0; the training loop adds it, as it needs tokens, not vectors.
         ranking: the ranking objective; required where alpha > 0.
-        temperature: divides the cosine differences of the similarity term (LEALLA's T), > 0.
+        temperature: divides the cosines of the similarity term (LEALLA's T), > 0.
     """
 
     alpha: float = 0.0
     beta: float = 1.0
     gamma: float = 0.0
+    delta: float = 0.0
     temperature: float = 100.0
     ranking: RankingTerm | None = None
     feature: FeatureTerm = field(default_factory=FeatureTerm)
     similarity: SimilarityTerm = field(default_factory=SimilarityTerm)
+    auxiliary: MaskedLanguageTerm = field(default_factory=MaskedLanguageTerm)
 
     def __post_init__(self) -> None:
         weights = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
-        problems = [Problem("E204", f"must be >= 0 (got {w})", name) for name, w in weights.items() if not w >= 0]
+        problems = [
+            Problem("E204", f"must be >= 0 (got {w})", name)
+            for name, w in {**weights, "delta": self.delta}.items()
+            if not w >= 0
+        ]
         if not any(w > 0 for w in weights.values()):
             problems.append(Problem("E204", "at least one of alpha, beta, gamma must be > 0"))
         if self.alpha > 0 and self.ranking is None:
@@ -56,12 +67,63 @@ class LossMix:
         """Whether the teacher must encode the translations too."""
         return self.gamma > 0 or (self.beta > 0 and self.feature.target is FeatureTarget.own)
 
+    # What the training loop must put into PairVectors beside the two sides, and compute beside the mix.
+
+    @property
+    def active_ranking(self) -> RankingTerm | None:
+        """The ranking term where it has a weight."""
+        return self.ranking if self.alpha > 0 else None
+
+    @property
+    def needs_second_pass(self) -> bool:
+        """Whether the student reads the sources twice, under two dropout masks: `student_source_again_BD`."""
+        return self.active_ranking is not None and self.active_ranking.against is Against.dropout
+
+    @property
+    def needs_wide(self) -> bool:
+        """Whether the vectors before the student's last dense are wanted: `student_*_wide_BW`, distillation-first."""
+        return self.beta > 0 and self.feature.projection is Projection.distillation_first
+
+    @property
+    def num_hard_negatives(self) -> int:
+        """Mined negatives a pair: student vectors if `ranks_against_student`, teacher's if `ranks_against_teacher`."""
+        return self.active_ranking.hard_negatives if self.active_ranking is not None else 0
+
+    @property
+    def ranks_against_student(self) -> bool:
+        """Whether mined negatives are wanted as student vectors: `student_negatives_KD`."""
+        return self.active_ranking is not None and self.active_ranking.against_student
+
+    @property
+    def ranks_against_teacher(self) -> bool:
+        """Whether mined negatives are wanted as teacher vectors: among `teacher_negatives_QE`."""
+        return self.active_ranking is not None and self.active_ranking.against_teacher
+
+    @property
+    def num_teacher_negatives(self) -> int:
+        """Further source texts whose teacher vectors are negatives of the whole batch; 0 for none."""
+        return self.active_ranking.teacher_negatives if self.active_ranking is not None else 0
+
+    @property
+    def teacher_negatives_from(self) -> NegativePool:
+        """queue: the last source texts before this batch; cache: drawn from all, by seed and batch number."""
+        return self.active_ranking.teacher_negatives_from if self.active_ranking is not None else NegativePool.queue
+
+    @property
+    def mlm_weight(self) -> float:
+        """delta; 0 for no masked language model. Its settings are `auxiliary`."""
+        return self.delta
+
+    @property
+    def reduces_teacher(self) -> bool:
+        """Whether teacher vectors are brought to the student's dimension before the run (synchronized)."""
+        return self.beta > 0 and self.feature.projection is Projection.synchronized
+
     @property
     def compares_dimensions(self) -> bool:
         """Whether student and teacher vectors meet without a projection, so that their dimensions must agree."""
-        direct_feature = self.beta > 0 and self.feature.projection is Projection.none
-        against_teacher = isinstance(self.ranking, InfoNceRanking) and self.ranking.against is not Against.student
-        return direct_feature or (self.alpha > 0 and against_teacher)
+        direct_feature = self.beta > 0 and self.feature.projection in (Projection.none, Projection.synchronized)
+        return direct_feature or self.ranks_against_teacher
 
     def build(self, student_dimension: int, teacher_dimension: int) -> MixLoss:
         """The loss as a module; it holds the trainable projection, if there is one."""
@@ -77,6 +139,11 @@ class LossValues:
     raw: dict[str, Tensor]
     weighted: dict[str, Tensor]
 
+    def plus(self, name: str, raw: Tensor, weight: float) -> LossValues:
+        """These values and one more term's."""
+        weighted = weight * raw
+        return LossValues(self.total + weighted, {**self.raw, name: raw}, {**self.weighted, name: weighted})
+
 
 class MixLoss(nn.Module):
     """Computes a LossMix; knows vectors only, no model."""
@@ -87,20 +154,27 @@ class MixLoss(nn.Module):
         self.projection = projection
 
     def forward(self, vectors: PairVectors) -> LossValues:
-        """The mix for one batch of `PairVectors`."""
+        """The mix for one batch of `PairVectors`; of all devices together where several train."""
         mix = self.mix
+        vectors = gather_vectors(vectors)
         raw: dict[str, Tensor] = {}
         weights = {"ranking": mix.alpha, "feature": mix.beta, "similarity": mix.gamma}
-        if mix.alpha > 0 and mix.ranking is not None:
-            raw["ranking"] = mix.ranking(vectors)
+        if mix.active_ranking is not None:
+            raw["ranking"] = mix.active_ranking(vectors)
         if mix.beta > 0:
-            raw["feature"] = mix.feature(
-                vectors, self.project(vectors.student_source_BD), self.project(vectors.student_target_BD)
-            )
+            raw["feature"] = mix.feature(vectors, *self.feature_sides(vectors))
         if mix.gamma > 0:
             raw["similarity"] = mix.similarity(vectors, mix.temperature)
         weighted = {name: weights[name] * value for name, value in raw.items()}
         return LossValues(total=torch.stack(list(weighted.values())).sum(), raw=raw, weighted=weighted)
+
+    def feature_sides(self, vectors: PairVectors) -> tuple[Tensor, Tensor]:
+        """Source and target side as the feature term compares them, (B, E) each."""
+        if self.mix.feature.projection is Projection.distillation_first:
+            source_BW, target_BW = vectors.student_source_wide_BW, vectors.student_target_wide_BW
+            assert source_BW is not None and target_BW is not None, "the loop provides the vectors of the wide layer"
+            return source_BW, target_BW
+        return self.project(vectors.student_source_BD), self.project(vectors.student_target_BD)
 
     def project(self, vectors_BD: Tensor) -> Tensor:
         """(B, D) -> (B, E) where the feature term has a projection, else unchanged."""
@@ -112,11 +186,6 @@ def gradient_shares(values: LossValues, student_vectors: list[Tensor]) -> dict[s
 
     Args:
         values: of a forward pass whose graph is still alive.
-        student_vectors: the tensors (B, D) that the loss was computed from.
+        student_vectors: what the loss was computed from, `PairVectors.student_vectors`.
     """
-    norms: dict[str, float] = {}
-    for name, value in values.weighted.items():
-        gradients = torch.autograd.grad(value, student_vectors, retain_graph=True, allow_unused=True)
-        norms[name] = float(sum(g.square().sum() for g in gradients if g is not None) ** 0.5)
-    total = sum(norms.values())
-    return {name: norm / total if total > 0 else 0.0 for name, norm in norms.items()}
+    return shares_of(gradient_norms(values.weighted, student_vectors))

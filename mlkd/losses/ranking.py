@@ -1,72 +1,24 @@
 """Ranking terms: a sentence must prefer its own translation to every other one in the batch.
 
-Shapes: B pairs, D dimensions.
+Shapes: R rows of a batch of pairs, C columns, their partners and further negatives; D dimensions.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.errors import MlkdError, Problem
-from mlkd.losses.vectors import PairVectors
-
-
-class Against(Enum):
-    """What a student vector is ranked against."""
-
-    student = "student"  # the other side's student vectors of the batch
-    teacher = "teacher"  # the batch's teacher vectors of the sources
-    both = "both"  # the sum of the two objectives
-
-
-def cosine_matrix(rows_BD: Tensor, columns_BD: Tensor) -> Tensor:
-    """Cosine of every row with every column vector, (B, B).
-
-    >>> cosine_matrix(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 2.0], [5.0, 0.0]])).tolist()
-    [[0.0, 1.0]]
-    """
-    return F.normalize(rows_BD, dim=1) @ F.normalize(columns_BD, dim=1).T
-
-
-def masked_cross_entropy(logits_BB: Tensor, excluded_BB: Tensor | None) -> Tensor:
-    """Mean over rows of -log softmax at the diagonal; excluded entries leave the denominator."""
-    if excluded_BB is not None:
-        logits_BB = logits_BB.masked_fill(excluded_BB, float("-inf"))
-    return F.cross_entropy(logits_BB, torch.arange(len(logits_BB), device=logits_BB.device))
-
-
-@dataclass(kw_only=True, slots=True)
-class RankingTerm(ABC):
-    """A ranking objective.
-
-    Args:
-        scale: factor on cosines before the softmax; 1 / temperature.
-        mask_same_source: leave pairs that share their source text out of each other's negatives.
-    """
-
-    scale: float = 20.0
-    mask_same_source: bool = True
-
-    def __post_init__(self) -> None:
-        problems = self.range_problems()
-        if problems:
-            raise MlkdError(problems)
-
-    def range_problems(self) -> list[Problem]:
-        return [] if self.scale > 0 else [Problem("E204", f"must be > 0 (got {self.scale})", "scale")]
-
-    @abstractmethod
-    def __call__(self, vectors: PairVectors) -> Tensor:
-        """The term's raw value, a scalar."""
-
-    def excluded(self, vectors: PairVectors) -> Tensor | None:
-        return vectors.same_source() if self.mask_same_source else None
+from mlkd.errors import Problem
+from mlkd.losses.matrices import (
+    cosine_matrix,
+    distance_matrix,
+    masked_cross_entropy,
+    partner_columns,
+    partner_mask,
+)
+from mlkd.losses.negatives import Against, RankingTerm
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,6 +29,10 @@ class AmsRanking(RankingTerm):
     LaBSE trains with scale 100 and margin 0.3; scale 1 is the printed formula. Neither masks repeated sources.
 
     Source: LaBSE (Feng et al. 2022, eq. 1-3), LEALLA (Mao & Nakagawa 2023, eq. 1-2).
+
+    Args:
+        margin: taken off the partner's cosine, >= 0.
+        scale: factor before the softmax, > 0.
     """
 
     margin: float = 0.3
@@ -84,17 +40,14 @@ class AmsRanking(RankingTerm):
     mask_same_source: bool = False
 
     def range_problems(self) -> list[Problem]:
-        problems = RankingTerm.range_problems(self)
-        if not self.margin >= 0:
-            problems.append(Problem("E204", f"must be >= 0 (got {self.margin})", "margin"))
-        return problems
+        return [*RankingTerm.range_problems(self), *positive(self.scale, "scale"), *not_negative(self.margin, "margin")]
 
-    def __call__(self, vectors: PairVectors) -> Tensor:
-        cosine_BB = cosine_matrix(vectors.student_source_BD, vectors.student_target_BD)
-        margin_BB = self.margin * torch.eye(len(cosine_BB), device=cosine_BB.device, dtype=cosine_BB.dtype)
-        logits_BB = self.scale * (cosine_BB - margin_BB)
-        excluded = self.excluded(vectors)
-        return masked_cross_entropy(logits_BB, excluded) + masked_cross_entropy(logits_BB.T, excluded)
+    def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
+        margin_RC = self.margin * partner_mask(first, similarity_RC).to(similarity_RC.dtype)
+        return masked_cross_entropy(self.scale * (similarity_RC - margin_RC), excluded_RC, first)
+
+    def joined(self, total: Tensor) -> Tensor:
+        return total
 
 
 @dataclass(kw_only=True, slots=True)
@@ -104,20 +57,73 @@ class InfoNceRanking(RankingTerm):
     against=teacher: each student vector, of x and of y, must find T(x) among the batch's teacher vectors.
     against=student: x must find y and y must find x among the batch's student vectors.
     against=both: the sum of these two.
+    against=dropout: x must find itself under another dropout mask, one direction.
 
-    Source: van den Oord et al. 2018, eq. 4; temperature = 1 / scale.
+    Source: van den Oord et al. 2018, eq. 4; Gao et al. 2021, eq. 4.
+
+    Args:
+        scale: factor on cosines before the softmax; 1 / temperature, > 0.
     """
 
     against: Against = Against.teacher
+    scale: float = 20.0
 
-    def __call__(self, vectors: PairVectors) -> Tensor:
-        source_BD, target_BD = vectors.student_source_BD, vectors.student_target_BD
-        excluded = self.excluded(vectors)
-        directions = []
-        if self.against is not Against.student:
-            teacher_BE = vectors.teacher_source_BE
-            directions += [cosine_matrix(source_BD, teacher_BE), cosine_matrix(target_BD, teacher_BE)]
-        if self.against is not Against.teacher:
-            cosine_BB = cosine_matrix(source_BD, target_BD)
-            directions += [cosine_BB, cosine_BB.T]
-        return 0.5 * torch.stack([masked_cross_entropy(self.scale * d, excluded) for d in directions]).sum()
+    def range_problems(self) -> list[Problem]:
+        return [*RankingTerm.range_problems(self), *positive(self.scale, "scale")]
+
+    def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
+        return masked_cross_entropy(self.scale * similarity_RC, excluded_RC, first)
+
+
+class TripletMeasure(Enum):
+    """What a triplet compares."""
+
+    cosine = "cosine"  # similarities
+    euclidean = "euclidean"  # distances; similarities with the sign swapped
+
+
+@dataclass(kw_only=True, slots=True)
+class TripletRanking(RankingTerm):
+    """max(0, s_ik - s_ij + margin) over the negatives k of pair i with partner j, the mean of two directions.
+
+    With distances d the same is max(0, d_ij - d_ik + margin).
+
+    Source: FaceNet (Schroff et al. 2015, eq. 3), whose squared distances of unit vectors are 2 - 2 cos, so that its
+    margin 0.2 is 0.1 here; distances and margin 1 in Sentence-BERT (Reimers & Gurevych 2019, section 3); cosines,
+    margin 0.2 and the hardest negative alone in VSE++ (Faghri et al. 2018, section 2), there summed over negatives.
+
+    Args:
+        measure: see TripletMeasure.
+        margin: by which a partner must be nearer than a negative, > 0.
+        hardest: each row's hardest negative alone; else the mean over its negatives.
+    """
+
+    measure: TripletMeasure = TripletMeasure.cosine
+    margin: float = 0.2
+    hardest: bool = False
+
+    def range_problems(self) -> list[Problem]:
+        return [*RankingTerm.range_problems(self), *positive(self.margin, "margin")]
+
+    def similarity(self, rows_RD: Tensor, columns_CD: Tensor) -> Tensor:
+        if self.measure is TripletMeasure.cosine:
+            return cosine_matrix(rows_RD, columns_CD)
+        return -distance_matrix(rows_RD, columns_CD)
+
+    def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
+        negative_RC = ~partner_mask(first, similarity_RC)
+        if excluded_RC is not None:
+            negative_RC &= ~excluded_RC
+        partner_R1 = similarity_RC.gather(1, partner_columns(first, similarity_RC)[:, None])
+        hinge_RC = (similarity_RC - partner_R1 + self.margin).clamp(min=0) * negative_RC
+        if self.hardest:
+            return hinge_RC.amax(dim=1).mean()
+        return (hinge_RC.sum(dim=1) / negative_RC.sum(dim=1).clamp(min=1)).mean()
+
+
+def positive(value: float, name: str) -> list[Problem]:
+    return [] if value > 0 else [Problem("E204", f"must be > 0 (got {value})", name)]
+
+
+def not_negative(value: float, name: str) -> list[Problem]:
+    return [] if value >= 0 else [Problem("E204", f"must be >= 0 (got {value})", name)]

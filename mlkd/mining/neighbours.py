@@ -1,30 +1,54 @@
-"""Exact cosine nearest neighbours in both directions from one pass over blocks of the similarity matrix.
+"""Exact cosine nearest neighbours of both sides, the same to the last bit on every device and backend.
 
-Shapes: N source rows, M target rows, D dimensions, K neighbours, R x C one block.
+Shapes: N source rows, M target rows, D dimensions, K neighbours.
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
-from collections.abc import Iterator
+import logging
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mlkd.errors import MlkdError, Problem, fail
-from mlkd.mining.faiss_backend import faiss_candidates
-from mlkd.mining.top import order_ties, top_of_rows
+from mlkd.errors import MlkdError, Problem
+from mlkd.mining.blocks import search_both
+from mlkd.mining.faiss_backend import flat_best, inverted_file_best
+from mlkd.mining.precision import FP32, Arithmetic, Precision, arithmetic_of
+from mlkd.mining.repetitions import repeat_items, repeat_queries
+from mlkd.mining.vectors import Distinct, UnitRows, distinct_rows
 
-_BYTES_PER_SIMILARITY = 4
+logger = logging.getLogger("mlkd")
+
+# A block should stay in a CPU's cache; on a GPU it should outlast the launch of its kernels.
+_BLOCK_MB = {"cpu": 8, "cuda": 1024}
+_SIMILARITIES_PER_MB = 2**18
+_RECALL_ROWS = 1000
 
 
 class Backend(enum.Enum):
-    """What searches: `torch` needs nothing else and is the reference; `faiss` is its flat (exact) index."""
+    """What searches: `torch` is exact, the fastest, and needs nothing else; `faiss` is its flat index, exact too;
+    `faiss_ivf` its inverted file, approximate, for many millions of rows."""
 
     torch = "torch"
     faiss = "faiss"
+    faiss_ivf = "faiss_ivf"
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """What an approximate search found of what an exact one finds, for a random sample of rows.
+
+    Args:
+        at_1: share of rows whose nearest neighbour was found, 0 to 1.
+        at_k: share of the K nearest that were found, 0 to 1.
+        num_rows: in the sample.
+    """
+
+    at_1: float
+    at_k: float
+    num_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +56,42 @@ class Neighbours:
     """The K nearest rows of the other side, nearest first; equal similarities in ascending order of index.
 
     Args:
-        similarity: (N, K) float32 cosines on the CPU.
+        similarity: (N, K) float32 cosines on the CPU, as `mlkd.mining.vectors` defines them.
         index: (N, K) int64 rows of the other side on the CPU.
+        recall: of an approximate search; None where it is exact.
     """
 
     similarity: Tensor
     index: Tensor
+    recall: Recall | None = None
 
 
 @dataclass(kw_only=True, slots=True)
 class NeighbourSearch:
-    """How neighbours are searched. Results do not depend on these fields beyond float32 rounding of a cosine.
+    """How neighbours are searched. Exact backends give the same result, to the last bit, whatever the fields.
 
     Args:
         backend: what searches.
         device: `auto` (the first CUDA device if there is one), `cpu`, `cuda`, `cuda:1`, ...
-        block_mb: size of one block of the similarity matrix, in MiB; bounds the memory of the search.
+        precision: of the first look at every pair; what it cannot decide is decided exactly. For backend torch.
+        block_mb: size of one block of the similarity matrix, in MiB of float32; None for 8 on a CPU, 1024 on a GPU.
+        num_lists: of faiss_ivf; None for 4 sqrt(rows).
+        num_probes: lists that faiss_ivf looks into per row; more find more and take longer.
     """
 
     backend: Backend = field(default=Backend.torch)
     device: str = "auto"
-    block_mb: int = 64
+    precision: Precision = Precision.auto
+    block_mb: int | None = None
+    num_lists: int | None = None
+    num_probes: int = 32
 
     def __post_init__(self) -> None:
         problems = []
-        if self.block_mb < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.block_mb})", where="block_mb"))
+        for name in ("block_mb", "num_lists", "num_probes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(Problem("E204", f"must be >= 1 (got {value})", where=name))
         try:
             self._device()
         except RuntimeError:
@@ -70,70 +104,82 @@ class NeighbourSearch:
         """Neighbours of every source row among the targets, and of every target row among the sources.
 
         Args:
-            source_ND: vectors of any length; they are normalised here, and a zero row keeps cosine 0 with everything.
+            source_ND: vectors of any length; a zero row has similarity 0 with everything. Left as they are.
             target_MD: same.
             num_neighbours: K, at least 1; at most M and N neighbours come back.
 
         Returns:
             (N, min(K, M)) and (M, min(K, N)).
+
+        Raises:
+            MlkdError: E501 for a device or precision that is not there, E502 without faiss, E601 for NaN or infinity.
         """
-        source_ND, target_MD = _unit_rows(source_ND), _unit_rows(target_MD)
-        _check_shapes(source_ND, target_MD, num_neighbours)
-        if self.backend is Backend.faiss:
-            return (
-                self._faiss_one_way(source_ND, target_MD, num_neighbours),
-                self._faiss_one_way(target_MD, source_ND, num_neighbours),
+        source, target, arithmetic = self._prepare(source_ND, target_MD, num_neighbours)
+        if self.backend is Backend.torch:
+            block_size = self._block_size()
+            forward, backward = search_both(
+                source.rows, target.rows, num_neighbours, arithmetic, block_size, one_way=False
             )
-        return self._blocks_both_ways(source_ND, target_MD, num_neighbours)
+            assert backward is not None
+            return (
+                _neighbours(forward, source, target, num_neighbours),
+                _neighbours(backward, target, source, num_neighbours),
+            )
+        return self._one_way(source, target, num_neighbours), self._one_way(target, source, num_neighbours)
 
     def one_way(self, query_ND: Tensor, corpus_MD: Tensor, num_neighbours: int) -> Neighbours:
-        """The first half of `both_ways`, at about half its cost."""
-        query_ND, corpus_MD = _unit_rows(query_ND), _unit_rows(corpus_MD)
-        _check_shapes(query_ND, corpus_MD, num_neighbours)
+        """The first half of `both_ways`."""
+        query, corpus, arithmetic = self._prepare(query_ND, corpus_MD, num_neighbours)
+        if self.backend is not Backend.torch:
+            return self._one_way(query, corpus, num_neighbours)
+        found, _ = search_both(query.rows, corpus.rows, num_neighbours, arithmetic, self._block_size(), one_way=True)
+        return _neighbours(found, query, corpus, num_neighbours)
+
+    def _one_way(self, query: Distinct, corpus: Distinct, num_neighbours: int) -> Neighbours:
+        """With faiss; what it leaves open is searched here."""
+        queries, items, k = query.rows, corpus.rows, min(num_neighbours, len(corpus.rows))
+        recall = None
         if self.backend is Backend.faiss:
-            return self._faiss_one_way(query_ND, corpus_MD, num_neighbours)
-        best = _RunningBest(len(query_ND), min(num_neighbours, len(corpus_MD)))
-        with _exact_float32():
-            for rows, columns, block_RC in self._similarity_blocks(query_ND, corpus_MD):
-                best.add(rows, columns.start, block_RC)
-        return best.result()
+            similarity, index, is_done = flat_best(queries, items, k)
+        else:
+            similarity, index, is_done = inverted_file_best(queries, items, k, self.num_lists, self.num_probes)
+            recall = self._recall(index, queries, items)
+        rest = (~is_done).nonzero().squeeze(1)
+        if len(rest) > 0:
+            similarity[rest], index[rest] = self._exact(queries.subset(rest), items, k)
+        return _neighbours((similarity, index), query, corpus, num_neighbours, recall)
 
-    def _blocks_both_ways(self, source_ND: Tensor, target_MD: Tensor, k: int) -> tuple[Neighbours, Neighbours]:
-        forward = _RunningBest(len(source_ND), min(k, len(target_MD)))
-        backward = _RunningBest(len(target_MD), min(k, len(source_ND)))
-        with _exact_float32():
-            for rows, columns, block_RC in self._similarity_blocks(source_ND, target_MD):
-                forward.add(rows, columns.start, block_RC)
-                backward.add(columns, rows.start, block_RC.T)
-        return forward.result(), backward.result()
+    def _exact(self, queries: UnitRows, items: UnitRows, k: int) -> tuple[Tensor, Tensor]:
+        return search_both(queries, items, k, FP32, self._block_size(), one_way=True)[0]
 
-    def _similarity_blocks(self, source_ND: Tensor, target_MD: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Blocks in ascending order of row and column, which the tie rule of `_RunningBest` relies on."""
+    def _recall(self, index_NK: Tensor, queries: UnitRows, items: UnitRows) -> Recall:
+        generator = torch.Generator().manual_seed(0)
+        sample = torch.randperm(len(queries), generator=generator)[:_RECALL_ROWS].to(index_NK.device)
+        _, exact_SK = self._exact(queries.subset(sample), items, index_NK.shape[1])
+        found_SK = index_NK[sample]
+        at_1 = (found_SK[:, 0] == exact_SK[:, 0]).double().mean()
+        at_k = (exact_SK[:, :, None] == found_SK[:, None, :]).any(dim=2).double().mean()
+        recall = Recall(float(at_1), float(at_k), len(sample))
+        what = "faiss_ivf finds %.2f%% of the nearest and %.2f%% of the %d nearest neighbours (sample of %d rows)"
+        logger.info(what, 100 * recall.at_1, 100 * recall.at_k, index_NK.shape[1], recall.num_rows)
+        return recall
+
+    def _prepare(self, source: Tensor, target: Tensor, num_neighbours: int) -> tuple[Distinct, Distinct, Arithmetic]:
+        assert num_neighbours >= 1, f"num_neighbours must be >= 1 (got {num_neighbours})"
+        assert len(source) > 0 and len(target) > 0, "nothing to search: a side has no rows"
+        assert source.shape[1] == target.shape[1], "both sides must have the same dimension"
         device = self._device()
-        side = max(1, int((self.block_mb * 2**20 / _BYTES_PER_SIMILARITY) ** 0.5))
-        if device.type != "cpu" and _fits(device, source_ND, target_MD):
-            source_ND, target_MD = source_ND.to(device), target_MD.to(device)
-        for row in range(0, len(source_ND), side):
-            rows = slice(row, min(row + side, len(source_ND)))
-            source_RD = source_ND[rows].to(device)
-            for column in range(0, len(target_MD), side):
-                columns = slice(column, min(column + side, len(target_MD)))
-                yield rows, columns, source_RD @ target_MD[columns].to(device).T
+        arithmetic = arithmetic_of(self.precision, device) if self.backend is Backend.torch else FP32
+        with torch.no_grad():
+            return (
+                distinct_rows(source, "source", device, arithmetic.stored),
+                distinct_rows(target, "target", device, arithmetic.stored),
+                arithmetic,
+            )
 
-    def _faiss_one_way(self, query_ND: Tensor, corpus_MD: Tensor, k: int) -> Neighbours:
-        """faiss breaks ties as it likes: order them here, and search rows tied at the last place again in torch."""
-        k = min(k, len(corpus_MD))
-        similarity, index = faiss_candidates(query_ND, corpus_MD, min(k + 1, len(corpus_MD)))
-        similarity, index = order_ties(similarity, index)
-        if similarity.shape[1] > k:
-            tied = (similarity[:, k] == similarity[:, k - 1]).nonzero().squeeze(1)
-            similarity, index = similarity[:, :k].clone(), index[:, :k].clone()
-            if len(tied) > 0:
-                exact = NeighbourSearch(device=self.device, block_mb=self.block_mb).one_way(
-                    query_ND[tied], corpus_MD, k
-                )
-                similarity[tied], index[tied] = exact.similarity, exact.index
-        return Neighbours(similarity, index)
+    def _block_size(self) -> int:
+        """In similarities."""
+        return (self.block_mb or _BLOCK_MB.get(self._device().type, 8)) * _SIMILARITIES_PER_MB
 
     def _device(self) -> torch.device:
         if self.device == "auto":
@@ -141,55 +187,8 @@ class NeighbourSearch:
         return torch.device(self.device)
 
 
-class _RunningBest:
-    """The best K columns of each row seen so far; columns must come in ascending order."""
-
-    def __init__(self, num_rows: int, k: int) -> None:
-        self.similarity = torch.full((num_rows, k), -torch.inf)
-        self.index = torch.full((num_rows, k), -1, dtype=torch.int64)
-
-    def add(self, rows: slice, first_column: int, block_RC: Tensor) -> None:
-        similarity, index = top_of_rows(block_RC, min(self.index.shape[1], block_RC.shape[1]))
-        merged = torch.cat([self.similarity[rows], similarity.cpu()], dim=1)
-        columns = torch.cat([self.index[rows], index.cpu() + first_column], dim=1)
-        # Earlier columns stand first, so a stable sort gives equal similarities to the lowest index.
-        order = merged.sort(dim=1, descending=True, stable=True).indices[:, : self.index.shape[1]]
-        self.similarity[rows] = merged.gather(1, order)
-        self.index[rows] = columns.gather(1, order)
-
-    def result(self) -> Neighbours:
-        return Neighbours(self.similarity, self.index)
-
-
-def _unit_rows(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors.detach().float(), dim=1)
-
-
-def _check_shapes(source_ND: Tensor, target_MD: Tensor, num_neighbours: int) -> None:
-    assert num_neighbours >= 1, f"num_neighbours must be >= 1 (got {num_neighbours})"
-    assert len(source_ND) > 0 and len(target_MD) > 0, "nothing to search: a side has no rows"
-    assert source_ND.shape[1] == target_MD.shape[1], "both sides must have the same dimension"
-    for side, vectors in (("source", source_ND), ("target", target_MD)):
-        bad = (~torch.isfinite(vectors).all(dim=1)).nonzero().flatten().tolist()
-        if bad:
-            raise fail("E601", f"{len(bad)} {side} vectors hold NaN or infinity, first in row {bad[0]}")
-
-
-def _fits(device: torch.device, *tensors: Tensor) -> bool:
-    """Whether both corpora may stay on the device; else blocks are copied one at a time."""
-    if device.type != "cuda":
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) < free / 2
-
-
-@contextlib.contextmanager
-def _exact_float32() -> Iterator[None]:
-    """No gradient, and no TF32 where training switched it on: it moves cosines in the third decimal."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def _neighbours(
+    found: tuple[Tensor, Tensor], query: Distinct, corpus: Distinct, num_neighbours: int, recall: Recall | None = None
+) -> Neighbours:
+    found = repeat_queries(repeat_items(found, corpus.row_of, num_neighbours), query.row_of)
+    return Neighbours(found[0].cpu().contiguous(), found[1].cpu().contiguous(), recall)

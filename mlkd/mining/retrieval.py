@@ -16,6 +16,8 @@ from torch import Tensor
 from mlkd.mining.margins import Margin, margin_scores
 from mlkd.mining.neighbours import Neighbours
 
+_MAX_ROUNDS = 64
+
 
 class Retrieval(enum.Enum):
     """Which best neighbours become pairs.
@@ -139,15 +141,34 @@ def _best_first(source: Tensor, target: Tensor, score: Tensor) -> Candidates:
 
 
 def _each_once(candidates: Candidates) -> Candidates:
-    """Greedy one-to-one: keep a pair if neither of its sentences was used by a better one. One pass, O(P)."""
-    used_sources: set[int] = set()
-    used_targets: set[int] = set()
-    kept = []
-    pairs = zip(candidates.source.tolist(), candidates.target.tolist(), strict=True)
-    for position, (source, target) in enumerate(pairs):
-        if source not in used_sources and target not in used_targets:
-            used_sources.add(source)
-            used_targets.add(target)
-            kept.append(position)
-    chosen = torch.tensor(kept, dtype=torch.int64)
+    """Greedy one-to-one: keep a pair if neither of its sentences was used by a better one.
+
+    In rounds: a pair that comes first for both its sentences is kept by the greedy choice too, whatever else there is;
+    pairs that share a sentence with it are out, and the next round looks at the rest. Few rounds do, except where
+    candidates form one long chain of falling scores: what is left after `_MAX_ROUNDS` is gone through one by one.
+    """
+    source, target = candidates.source.numpy(), candidates.target.numpy()
+    left = np.arange(len(source))
+    is_kept = np.zeros(len(source), dtype=bool)
+    is_used = np.zeros(source.max(initial=-1) + 1, dtype=bool), np.zeros(target.max(initial=-1) + 1, dtype=bool)
+    for _ in range(_MAX_ROUNDS):
+        first = left[_comes_first(source[left], len(is_used[0])) & _comes_first(target[left], len(is_used[1]))]
+        is_kept[first] = is_used[0][source[first]] = is_used[1][target[first]] = True
+        left = left[~(is_used[0][source[left]] | is_used[1][target[left]])]
+        if len(left) == 0:
+            break
+    for pair in left:
+        if not (is_used[0][source[pair]] or is_used[1][target[pair]]):
+            is_kept[pair] = is_used[0][source[pair]] = is_used[1][target[pair]] = True
+    chosen = torch.from_numpy(is_kept.nonzero()[0])
     return Candidates(candidates.source[chosen], candidates.target[chosen], candidates.score[chosen])
+
+
+def _comes_first(numbers_P: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
+    """Whether each entry is the first with its number."""
+    places = np.arange(len(numbers_P))
+    first = np.empty(size, dtype=np.int64)
+    # Of several assignments to one place numpy keeps the last: here the earliest.
+    first[numbers_P[::-1]] = places[::-1]
+    comes_first: NDArray[np.bool_] = first[numbers_P] == places
+    return comes_first

@@ -44,6 +44,30 @@ def top_of_rows(matrix_RC: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top, columns.gather(1, places)
 
 
+class RunningBest:
+    """The best K columns of each row of a matrix that comes in blocks, columns in ascending order.
+
+    Args:
+        num_rows: of the whole matrix.
+        k: at most the number of columns of the whole matrix.
+        device: of the blocks.
+    """
+
+    def __init__(self, num_rows: int, k: int, device: torch.device) -> None:
+        self.similarity = torch.full((num_rows, k), -torch.inf, device=device)
+        self.index = torch.full((num_rows, k), -1, dtype=torch.int64, device=device)
+
+    def add(self, rows: slice, first_column: int, block_RC: Tensor) -> None:
+        """Take in float32 values of these rows in columns from `first_column` on."""
+        similarity, index = top_of_rows(block_RC, min(self.index.shape[1], block_RC.shape[1]))
+        merged = torch.cat([self.similarity[rows], similarity], dim=1)
+        columns = torch.cat([self.index[rows], index + first_column], dim=1)
+        # Earlier columns stand first, so a stable sort gives equal similarities to the lowest index.
+        order = merged.sort(dim=1, descending=True, stable=True).indices[:, : self.index.shape[1]]
+        self.similarity[rows] = merged.gather(1, order)
+        self.index[rows] = columns.gather(1, order)
+
+
 def order_ties(values: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of both reordered: descending by value, ascending by column among equals."""
     by_column = columns.argsort(dim=1)

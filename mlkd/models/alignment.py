@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlkd.errors import fail
+
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 NO_WORD = 0  # the padding piece stands in for IBM Model 1's empty word
@@ -109,9 +111,18 @@ def aligned_embeddings(
         tokenizer: of the new vocabulary.
         teacher_tokenizer: of the teacher.
         teacher_WH: the teacher's token embeddings.
+
+    Raises:
+        MlkdError: E303 for no pairs.
     """
     from scipy.sparse import csr_matrix
 
+    if not pairs:
+        raise fail(
+            "E303",
+            "there are no sentence pairs to align the student's vocabulary on",
+            remedy="check data.languages and the filters of data, or take student=thin_deep",
+        )
     num_pieces = len(tokenizer)
     spelled_VH, known_V = spelled_embeddings(tokenizer, teacher_tokenizer, teacher_WH)
     known = known_V.numpy()

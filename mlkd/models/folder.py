@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mlkd.errors import fail
+from mlkd.models.adapters import ADAPTER_FOLDER, has_adapter, merged_state, save_adapter
+from mlkd.models.hidden_states import UpToLayer
 from mlkd.models.locate import locate_model
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
@@ -37,6 +39,8 @@ def load_encoder(
     max_length: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    layer: int | None = None,
+    prompt: str | None = None,
 ) -> SentenceEncoder:
     """Load a sentence-transformers folder or any transformers encoder.
 
@@ -46,9 +50,11 @@ def load_encoder(
         max_length: in tokens; overrides the folder's.
         revision: of a hub id.
         trust_remote_code: run Python code that the model folder brings; off unless a user says so.
+        layer: pool the hidden states after this layer of a plain transformer: 0 is the embeddings, -1 the last.
+        prompt: put before each text; None takes the folder's default prompt, as sentence-transformers does.
 
     Raises:
-        MlkdError: E401 to E406 for folders that cannot be loaded faithfully.
+        MlkdError: E204 no such layer, E401 to E406 for folders that cannot be loaded faithfully.
     """
     folder = locate_model(name, revision=revision)
     modules = _read_modules(folder)
@@ -56,8 +62,13 @@ def load_encoder(
     body, tokenizer = load_transformer(body_folder, trust_remote_code=trust_remote_code)
     settings = _read_json(body_folder / "sentence_bert_config.json", {})
     found_pooling, denses, normalize = _read_heads(folder, modules[1:])
+    text_prompt = default_prompt(folder) if prompt is None else prompt
+    if text_prompt and _prompt_is_not_pooled(folder, modules):
+        raise fail("E402", f"{folder}: pooling without the tokens of the prompt (include_prompt) is not supported")
+    if layer is not None:
+        check_layer(folder, layer)
     return SentenceEncoder(
-        body,
+        body if layer is None else UpToLayer(body, layer),
         tokenizer,
         pooling=pooling or found_pooling or Pooling.mean,
         denses=denses,
@@ -65,8 +76,31 @@ def load_encoder(
         text=TextSettings(
             max_length=max_length or settings.get("max_seq_length") or model_max_length(body, tokenizer),
             lower_case=bool(settings.get("do_lower_case", False)),
+            prompt=text_prompt,
         ),
     ).eval()
+
+
+def default_prompt(folder: Path) -> str:
+    """What sentence-transformers puts before each text of this model unless told otherwise; often nothing."""
+    config = _read_json(folder / "config_sentence_transformers.json", {})
+    name = config.get("default_prompt_name")
+    return "" if name is None else str((config.get("prompts") or {}).get(name) or "")
+
+
+def check_layer(folder: Path, layer: int) -> None:
+    """Raise E204 where the transformer has no hidden states of this number, E209 where a trained head follows it."""
+    if any(module["type"].endswith("Dense") for module in _read_modules(folder)):
+        raise fail("E209", f"'{folder}' has a dense layer that was trained on the last layer", where="layer")
+    config = transformer_config(folder)
+    depth = next((int(config[k]) for k in ("num_hidden_layers", "n_layers", "num_layers") if k in config), None)
+    if depth is not None and not -depth - 1 <= layer <= depth:
+        raise fail("E204", f"must be in {-depth - 1}..{depth}, the layers of '{folder}' (got {layer})", where="layer")
+
+
+def _prompt_is_not_pooled(folder: Path, modules: list[dict[str, Any]]) -> bool:
+    poolings = [folder / module.get("path", "") for module in modules if module["type"].endswith("Pooling")]
+    return any(_read_json(path / "config.json", {}).get("include_prompt") is False for path in poolings)
 
 
 def load_transformer(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -100,6 +134,13 @@ def load_transformer(folder: Path, *, trust_remote_code: bool = False) -> tuple[
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
         raise fail("E402", f"'{folder}': model.safetensors lacks {len(missing)} weights, e.g. {missing[0]}")
     rows = body.get_input_embeddings().weight.shape[0]
+    # Without a vocabulary file that it can convert, transformers makes a tokenizer of control tokens alone.
+    if 2 * len(tokenizer) < rows:
+        raise fail(
+            "E406",
+            f"'{folder}': tokenizer has {len(tokenizer):,} ids, embedding has {rows:,} rows",
+            remedy="the folder needs tokenizer.json, or the vocabulary its tokenizer was made from",
+        )
     if len(tokenizer) > rows:
         raise fail("E406", f"'{folder}': tokenizer has {len(tokenizer):,} ids, embedding has {rows:,} rows")
     return body, tokenizer
@@ -212,7 +253,11 @@ def save_encoder(encoder: SentenceEncoder, folder: Path, *, card: str = "") -> N
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    encoder.body.save_pretrained(temporary, safe_serialization=True)  # type: ignore[operator]
+    if has_adapter(encoder.body):
+        encoder.body.save_pretrained(temporary, state_dict=merged_state(encoder.body))  # type: ignore[operator]
+        save_adapter(encoder.body, temporary / ADAPTER_FOLDER)
+    else:
+        encoder.body.save_pretrained(temporary, safe_serialization=True)  # type: ignore[operator]
     encoder.tokenizer.save_pretrained(temporary)
     _mend_tokenizer_config(temporary / "tokenizer_config.json")
     modules: list[tuple[str, str]] = [("", "Transformer")]
@@ -224,11 +269,18 @@ def save_encoder(encoder: SentenceEncoder, folder: Path, *, card: str = "") -> N
     _write_json(temporary / "modules.json", _modules_json(modules))
     text = {"max_seq_length": encoder.text.max_length, "do_lower_case": encoder.text.lower_case}
     _write_json(temporary / "sentence_bert_config.json", text)
-    _write_json(temporary / "config_sentence_transformers.json", {"prompts": {}, "similarity_fn_name": "cosine"})
+    _write_json(
+        temporary / "config_sentence_transformers.json", _prompts_json(encoder) | {"similarity_fn_name": "cosine"}
+    )
     (temporary / "README.md").write_text(card, encoding="utf-8")
     for file in temporary.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors creates files that only their owner can read
     _replace_folder(temporary, folder)
+
+
+def _prompts_json(encoder: SentenceEncoder) -> dict[str, Any]:
+    prompt = encoder.text.prompt
+    return {"prompts": {"default": prompt}, "default_prompt_name": "default"} if prompt else {"prompts": {}}
 
 
 def _heads(encoder: SentenceEncoder) -> Iterator[tuple[str, Any]]:

@@ -29,11 +29,12 @@ def pool(tokens_NLH: Tensor, mask_NL: Tensor, pooling: Pooling) -> Tensor:
     Returns:
         (N, H), float32 or better whatever the precision of the tokens.
     """
+    dtype = torch.promote_types(tokens_NLH.dtype, torch.float32)
     if pooling is Pooling.cls:
-        return tokens_NLH[:, 0].float()
+        return tokens_NLH[:, 0].to(dtype)
     mask_NL1 = mask_NL.unsqueeze(-1)
     if pooling is Pooling.max:
-        return tokens_NLH.masked_fill(mask_NL1 == 0, float("-inf")).amax(dim=1).float()
+        return tokens_NLH.masked_fill(mask_NL1 == 0, float("-inf")).amax(dim=1).to(dtype)
     # Summed in fp32: under bf16 autocast a bf16 sum over tokens would lose the last digits.
-    total_NH = (tokens_NLH * mask_NL1).sum(dim=1, dtype=torch.float32)
+    total_NH = (tokens_NLH * mask_NL1).sum(dim=1, dtype=dtype)
     return total_NH / mask_NL.sum(dim=1, keepdim=True).clamp(min=1)

@@ -41,6 +41,19 @@ class RowEmbedding(nn.Embedding):
         table_RH = F.embedding(rows_R, self.weight, self.padding_idx)
         self.table_RH = table_RH.detach().requires_grad_() if lazy else table_RH
 
+    def gather_all(self, *, lazy: bool) -> None:
+        """As `gather` of every row, but no copy: for an objective that compares with the whole vocabulary."""
+        self.release()
+        if lazy:
+            rows_R = torch.arange(self.num_embeddings, device=self.weight.device)
+            self.get_buffer("_place_V")[:] = rows_R
+            self.rows_R, self.table_RH = rows_R, self.weight.detach().requires_grad_()
+
+    @property
+    def matrix(self) -> Tensor:
+        """What `forward` reads rows of: the table (R, H) while there is one, else the weight (V, H)."""
+        return self.weight if self.table_RH is None else self.table_RH
+
     def release(self) -> None:
         """Read from the whole weight again."""
         self.rows_R = self.table_RH = None

@@ -5,10 +5,10 @@ Shapes: N sentences, L tokens, H hidden, D output dimensions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlkd.models.gradient_cache import cached
 from mlkd.models.pooling import Pooling, pool
-
-TokenIds = np.ndarray[Any, np.dtype[np.int32]]
+from mlkd.models.tokenization import TokenIds, tokenize_texts
+from mlkd.runtime.memory import fewer_tokens, release_device_memory
 
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
-    """What happens to a text before the transformer: truncation in tokens, and whether it is lower-cased first."""
+    """What happens to a text before the transformer: `prompt` goes before it, then case, then truncation in tokens."""
 
     max_length: int
     lower_case: bool = False
+    prompt: str = ""
 
 
 class SentenceEncoder(nn.Module):
@@ -74,46 +76,54 @@ class SentenceEncoder(nn.Module):
                 return int(linear.out_features)
         return int(self.body.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (N, L) -> vectors (N, D)."""
+    def widen(self, dimension: int, *, replaces_last: bool) -> None:
+        """Fresh dense layers to `dimension` and back to D at the end, or in the place of the last dense layer."""
+        output = self.dimension
+        if replaces_last:
+            self.denses = nn.ModuleList([*self.denses[:-1]])
+        self.denses.extend([Dense(self.dimension, dimension), Dense(dimension, output)])
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, wide: bool = False) -> Tensor:
+        """Token ids and mask (N, L) -> vectors (N, D), or (N, D + W) with what the last dense was given beside them."""
         tokens_NLH = self.body(input_ids=input_ids, attention_mask=attention_mask)[0]
         vectors = pool(tokens_NLH, attention_mask, self.pooling)
+        before = vectors
         for dense in self.denses:
-            vectors = dense(vectors)
-        vectors = vectors.float()
-        return F.normalize(vectors, dim=1) if self.normalize else vectors
+            before, vectors = vectors, dense(vectors)
+        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        vectors = F.normalize(vectors, dim=1) if self.normalize else vectors
+        return torch.cat([vectors, before.to(vectors.dtype)], dim=1) if wide else vectors
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, special tokens added, cut to the maximum length.
 
         A control token spelled out in a text (`</s>`) is split like other text: data cannot end a sentence early.
         """
-        if not texts:
-            return []
-        prepared = [t.lower() for t in texts] if self.text.lower_case else list(texts)
-        # split_special_tokens is not enough: a Unigram model like XLM-R's holds its control tokens as pieces.
-        controls = re.compile("|".join(map(re.escape, self.tokenizer.all_special_tokens)) or "(?!)")
-        prepared = [controls.sub(lambda m: f"{m[0][0]} {m[0][1:]}", t) for t in prepared]
-        batch = self.tokenizer(
-            prepared,
-            truncation=True,
-            max_length=self.text.max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            split_special_tokens=True,
+        prepared = [self.text.prompt + text for text in texts] if self.text.prompt else texts
+        return tokenize_texts(
+            self.tokenizer, prepared, max_length=self.text.max_length, lower_case=self.text.lower_case
         )
-        return [np.asarray(ids, dtype=np.int32) for ids in batch["input_ids"]]
 
-    def forward_tokens(self, rows: Sequence[TokenIds], max_tokens: int) -> Tensor:
+    def forward_tokens(
+        self, rows: Sequence[TokenIds], max_tokens: int, *, caching: bool = False, wide: bool = False
+    ) -> Tensor:
         """Vectors (N, D) of token id rows, in order; each forward pass holds rows of like length.
 
         Sorting by length inside the batch removes nearly all padding without changing which sentences meet in it.
+
+        Args:
+            rows: one or more.
+            max_tokens: token positions in one forward pass, but at least one row.
+            caching: keep no activations for the backward pass, see `mlkd.models.gradient_cache`.
+            wide: (N, D + W): what the last dense was given stands beside each vector, for distillation-first.
         """
+        run = partial(cached, self) if caching else self
         order: list[int] = []
         parts: list[Tensor] = []
         for chunk in length_chunks([len(r) for r in rows], max_tokens):
             input_ids, mask = pad([rows[i] for i in chunk], self.pad_id)
-            parts.append(self(input_ids.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True)))
+            on_device = [t.to(self.device, non_blocking=True) for t in (input_ids, mask)]
+            parts.append(run(*on_device, wide))
             order.extend(chunk)
         inverse = torch.empty(len(order), dtype=torch.long)
         inverse[torch.tensor(order)] = torch.arange(len(order))
@@ -137,8 +147,15 @@ class SentenceEncoder(nn.Module):
         return torch.cat(parts)
 
     def _encode_block(self, texts: Sequence[str]) -> Tensor:
-        with autocast(self.device, self.precision):
-            return self.forward_tokens(self.tokenize(texts), self.encode_tokens).float().cpu()
+        rows = self.tokenize(texts)
+        while True:
+            try:
+                with autocast(self.device, self.precision):
+                    return self.forward_tokens(rows, self.encode_tokens).float().cpu()
+            except torch.OutOfMemoryError:
+                pass
+            release_device_memory()
+            self.encode_tokens = fewer_tokens(self.encode_tokens, max(map(len, rows)), "encoding")
 
 
 class Dense(nn.Module):

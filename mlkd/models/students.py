@@ -1,32 +1,45 @@
-"""Students: a pretrained multilingual encoder, or a thin-deep one built from a config with its own vocabulary."""
+"""What a student is, and students that start as a pretrained encoder: a multilingual one, or the teacher itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from mlkd.data.training import TrainingPairs
-from mlkd.errors import MlkdError, Problem, fail
-from mlkd.models.alignment import aligned_embeddings
-from mlkd.models.folder import load_transformer, model_max_length, transformer_config, transformer_dimension
+from mlkd.errors import MlkdError, Problem
+from mlkd.models.adapters import Adapters
+from mlkd.models.folder import (
+    folder_dimension,
+    load_encoder,
+    model_max_length,
+    transformer_config,
+    transformer_dimension,
+)
+from mlkd.models.layers import check_layers, keep_layers, layer_problems, set_dropout
 from mlkd.models.locate import locate_model
 from mlkd.models.pooling import Pooling
-from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings, TokenIds
-from mlkd.models.vocabulary import Vocabulary
+from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
+from mlkd.models.trimming import Trimming
 
 
 @dataclass(frozen=True, slots=True)
 class StudentCorpus:
-    """The run's training pairs, and the cache that vocabularies trained on them go to."""
+    """What a student may be built from.
+
+    Args:
+        pairs: the run's training pairs.
+        cache_dir: where vocabularies trained on them go.
+        held_out: texts of the dev split, to measure a vocabulary on.
+    """
 
     pairs: TrainingPairs
     cache_dir: Path
+    held_out: Sequence[str] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,7 +47,7 @@ class Student(ABC):
     """What is trained.
 
     Args:
-        pooling: over token vectors.
+        pooling: over token vectors; None takes a pretrained folder's own, and mean where there is none.
         dense_dim: dimension of a trained dense layer after pooling, kept at inference; None for no such layer. A loss
             that compares student and teacher vectors directly needs the teacher's dimension here if hidden differs.
         normalize: unit-norm vectors; None means as the teacher's vectors are.
@@ -42,7 +55,7 @@ class Student(ABC):
         dropout: in the transformer while training; None keeps a pretrained model's own.
     """
 
-    pooling: Pooling = Pooling.mean
+    pooling: Pooling | None = None
     dense_dim: int | None = None
     normalize: bool | None = None
     max_length: int = 128
@@ -62,6 +75,10 @@ class Student(ABC):
         if self.dropout is not None and not 0 <= self.dropout < 1:
             problems.append(Problem("E204", f"must be in [0, 1) (got {self.dropout})", "dropout"))
         return problems
+
+    @abstractmethod
+    def take_teacher(self, model: str, revision: str | None) -> None:
+        """Fill in what is taken from the run's teacher and was left empty."""
 
     @abstractmethod
     def check_files(self) -> None:
@@ -92,7 +109,7 @@ class Student(ABC):
         return SentenceEncoder(
             body,
             tokenizer,
-            pooling=self.pooling,
+            pooling=self.pooling or Pooling.mean,
             denses=denses,
             normalize=normalize if self.normalize is None else self.normalize,
             text=TextSettings(max_length=max_length),
@@ -101,219 +118,75 @@ class Student(ABC):
 
 @dataclass(kw_only=True, slots=True)
 class PretrainedStudent(Student):
-    """A pretrained encoder: hub id or local folder.
+    """A pretrained encoder, hub id or local folder; it starts as it is, with its own pooling, dense layers and prompt.
 
     Args:
-        model: see `mlkd.models.locate.locate_model`.
+        model: see `mlkd.models.locate.locate_model`; empty takes the run's teacher, so that the student is its copy.
         revision: of a hub id.
         trust_remote_code: run Python code that the model brings.
+        layers: which of its transformer layers, numbered from 0, rising; None keeps all.
+        trimming: of its vocabulary.
+        adapters: train an adapter and nothing else.
     """
 
     model: str = ""
     revision: str | None = None
     trust_remote_code: bool = False
+    layers: list[int] | None = None
+    trimming: Trimming = field(default_factory=Trimming)
+    adapters: Adapters = field(default_factory=Adapters)
+
+    def take_teacher(self, model: str, revision: str | None) -> None:
+        if not self.model:
+            self.model, self.revision = model, revision
 
     def range_problems(self) -> list[Problem]:
-        problems = Student.range_problems(self)
-        if not self.model:
-            problems.append(
-                Problem("E205", "is required and not set. Example: student.model=xlm-roberta-base", "model")
-            )
-        return problems
+        return Student.range_problems(self) + ([] if self.layers is None else layer_problems(self.layers))
 
     def check_files(self) -> None:
-        locate_model(self.model, revision=self.revision)
+        problems: list[Problem] = []
+        for check in (self._check_model, self.trimming.check_files, self.adapters.check_installed):
+            try:
+                check()
+            except MlkdError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise MlkdError(problems)
+
+    def _check_model(self) -> None:
+        folder = locate_model(self.model, revision=self.revision)
+        if self.layers is not None:
+            check_layers(transformer_config(folder), self.layers, self.model)
 
     @property
     def hidden_size(self) -> int:
         return transformer_dimension(locate_model(self.model, revision=self.revision))
 
+    @property
+    def dimension(self) -> int:
+        return self.dense_dim or folder_dimension(locate_model(self.model, revision=self.revision))
+
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
-        folder = locate_model(self.model, revision=self.revision)
-        body, tokenizer = load_transformer(folder, trust_remote_code=self.trust_remote_code)
+        start = load_encoder(
+            self.model, pooling=self.pooling, revision=self.revision, trust_remote_code=self.trust_remote_code
+        )
+        body: Any = start.body
+        tokenizer = start.tokenizer
+        if self.layers is not None:
+            keep_layers(body, self.layers)
+        if self.trimming.enabled:
+            texts, held_out = ([start.text.prompt + t for t in part] for part in (corpus.pairs.texts, corpus.held_out))
+            tokenizer = self.trimming.apply(body, tokenizer, texts, held_out, lower_case=start.text.lower_case)
         if self.dropout is not None:
             set_dropout(body, self.dropout)
         torch.manual_seed(seed)
+        if self.adapters.enabled:
+            start.requires_grad_(False)
+            self.adapters.attach(body, self.model)
         max_length = min(self.max_length, model_max_length(body, tokenizer))
-        return self.assemble(body, tokenizer, normalize=normalize, max_length=max_length)
-
-
-@dataclass(kw_only=True, slots=True)
-class ThinDeepStudent(Student):
-    """A BERT-like encoder of any shape, from scratch, with its own vocabulary.
-
-    LEALLA (Mao & Nakagawa 2023, Table 1) uses 24 layers with hidden 128, 192 and 256 and CLS pooling.
-
-    Args:
-        layers: transformer layers, >= 0; with 0 the student averages token embeddings.
-        hidden: hidden size, divisible by heads.
-        heads: attention heads.
-        ffn: inner size of the feed-forward blocks.
-        identity_start: residual branches start at zero, so that a deep student starts as its embeddings and learns
-            words before it learns order.
-        tokenizer: model whose tokenizer (and vocabulary) is used, e.g. LaBSE's; empty trains `vocabulary`.
-        vocabulary: trained on the run's corpus where `tokenizer` is empty.
-    """
-
-    layers: int = 12
-    hidden: int = 384
-    heads: int = 6
-    ffn: int = 1536
-    identity_start: bool = False
-    tokenizer: str = ""
-    vocabulary: Vocabulary = field(default_factory=Vocabulary)
-
-    def range_problems(self) -> list[Problem]:
-        problems = Student.range_problems(self)
-        for name in ("hidden", "heads", "ffn"):
-            if getattr(self, name) < 1:
-                problems.append(Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name))
-        if self.layers < 0:
-            problems.append(Problem("E204", f"must be >= 0 (got {self.layers})", "layers"))
-        if self.heads >= 1 and self.hidden % self.heads:
-            divisors = [n for n in range(1, self.hidden + 1) if self.hidden % n == 0]
-            nearest = min(divisors, key=lambda n: abs(n - self.heads))
-            problems.append(
-                Problem("E204", f"must divide hidden={self.hidden} (got {self.heads}); nearest: {nearest}", "heads")
-            )
-        return problems
-
-    def check_files(self) -> None:
-        if self.tokenizer:
-            locate_model(self.tokenizer)
-
-    @property
-    def hidden_size(self) -> int:
-        return self.hidden
-
-    def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
-        from transformers import AutoTokenizer
-
-        if self.tokenizer:
-            tokenizer = AutoTokenizer.from_pretrained(locate_model(self.tokenizer), use_fast=True)
-        else:
-            tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.pairs.texts, max_length=self.max_length)
-        torch.manual_seed(seed)
-        body = self.build_body(len(tokenizer), tokenizer.pad_token_id)
-        return self.assemble(body, tokenizer, normalize=normalize, max_length=self.max_length)
-
-    def build_body(self, num_tokens: int, pad_token_id: int) -> Any:
-        """The transformer with fresh weights, a `BertModel` without pooler."""
-        from transformers import BertConfig, BertModel
-
-        dropout = self.dropout or 0.0
-        config = BertConfig(
-            vocab_size=num_tokens,
-            pad_token_id=pad_token_id,
-            hidden_size=self.hidden,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.ffn,
-            max_position_embeddings=self.max_length,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-            type_vocab_size=1,
-        )
-        body = BertModel(config, add_pooling_layer=False)
-        if self.identity_start:
-            for layer in body.encoder.layer:
-                nn.init.zeros_(layer.attention.output.dense.weight)
-                nn.init.zeros_(layer.output.dense.weight)
-        return body
-
-
-@dataclass(kw_only=True, slots=True)
-class TeacherLayersStudent(Student):
-    """Some of the teacher's own layers, under a multilingual vocabulary aligned with the teacher's.
-
-    The token embeddings start at the teacher's through the word alignment of the parallel corpus (see
-    `mlkd.models.alignment`), so that the student reads translations before its first step.
-
-    Args:
-        model: a BERT-like model; empty takes the run's teacher.
-        layers: which of its layers, counted from 0, in order; they are copied.
-        vocabulary: trained on the run's corpus.
-        alignment_pairs: at most this many sentence pairs, evenly spaced over the corpus, are aligned.
-        revision: of a hub id.
-    """
-
-    model: str = ""
-    layers: list[int] = field(default_factory=lambda: [0, 2, 5])
-    vocabulary: Vocabulary = field(default_factory=Vocabulary)
-    alignment_pairs: int = 300_000
-    revision: str | None = None
-
-    def range_problems(self) -> list[Problem]:
-        problems = Student.range_problems(self)
-        if not self.layers or min(self.layers) < 0 or list(self.layers) != sorted(set(self.layers)):
-            what = f"must name rising layer numbers from 0 (got {list(self.layers)})"
-            problems.append(Problem("E204", what, "layers"))
-        if self.alignment_pairs < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.alignment_pairs})", "alignment_pairs"))
-        return problems
-
-    def check_files(self) -> None:
-        folder = locate_model(self.model, revision=self.revision)
-        config = transformer_config(folder)
-        if config.get("model_type") != "bert":
-            raise fail(
-                "E407",
-                f"student.layers needs a BERT-like model; '{self.model}' is of type '{config.get('model_type')}'",
-                remedy="choose another teacher or another student, e.g. student=thin_deep",
-            )
-        if max(self.layers) >= config["num_hidden_layers"]:
-            raise fail(
-                "E204",
-                f"must be below {config['num_hidden_layers']}, the layers of '{self.model}' (got {list(self.layers)})",
-                where="student.layers",
-            )
-
-    @property
-    def hidden_size(self) -> int:
-        return transformer_dimension(locate_model(self.model, revision=self.revision))
-
-    def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
-        body, teacher_tokenizer = load_transformer(locate_model(self.model, revision=self.revision))
-        max_length = min(self.max_length, model_max_length(body, teacher_tokenizer))
-        tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.pairs.texts, max_length=max_length)
-        embeddings_VH = aligned_embeddings(
-            self.token_pairs(corpus.pairs, tokenizer),
-            tokenizer,
-            teacher_tokenizer,
-            body.get_input_embeddings().weight.detach(),
-        )
-        embedding = nn.Embedding(len(tokenizer), embeddings_VH.shape[1], padding_idx=tokenizer.pad_token_id)
-        embedding.load_state_dict({"weight": embeddings_VH})
-        body.set_input_embeddings(embedding)
-        body.encoder.layer = nn.ModuleList([body.encoder.layer[i] for i in self.layers])
-        body.config.num_hidden_layers = len(self.layers)
-        body.config.vocab_size = len(tokenizer)
-        body.config.pad_token_id = tokenizer.pad_token_id
-        set_dropout(body, self.dropout or 0.0)
-        torch.manual_seed(seed)
-        return self.assemble(body, tokenizer, normalize=normalize, max_length=max_length)
-
-    def token_pairs(self, pairs: TrainingPairs, tokenizer: Any) -> list[tuple[TokenIds, TokenIds]]:
-        """Token ids of the pairs that are aligned, cut to the maximum length, without control tokens."""
-        step = -(-len(pairs.source) // self.alignment_pairs)
-        chosen = range(0, len(pairs.source), step)
-        texts = sorted({int(pairs.source[i]) for i in chosen} | {int(pairs.target[i]) for i in chosen})
-        rows = tokenizer(
-            [pairs.texts[t] for t in texts],
-            add_special_tokens=False,
-            truncation=True,
-            max_length=self.max_length,
-            split_special_tokens=True,
-        )["input_ids"]
-        ids = {t: np.asarray(row, dtype=np.int32) for t, row in zip(texts, rows, strict=True)}
-        return [(ids[int(pairs.source[i])], ids[int(pairs.target[i])]) for i in chosen]
-
-
-def set_dropout(body: nn.Module, probability: float) -> None:
-    """Set every dropout of a pretrained transformer, in its layers and in what its attention reads at run time."""
-    for module in body.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = probability
-        for name in ("dropout_prob", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float | int):
-                setattr(module, name, probability)
+        encoder = self.assemble(body, tokenizer, normalize=normalize, max_length=max_length)
+        encoder.pooling = start.pooling
+        encoder.text = replace(start.text, max_length=max_length)
+        if self.dense_dim is None:
+            encoder.denses = start.denses
+        return encoder

@@ -33,6 +33,11 @@ def system_colour(name: str, systems: list[str]) -> str:
     return NAMED.get(name) or SERIES[systems.index(name) % len(SERIES)]
 
 
+def system_style(name: str, systems: list[str]) -> tuple[str, str]:
+    """CSS variable and marker of a system."""
+    return system_colour(name, systems), MARKERS[systems.index(name) // len(SERIES) % len(MARKERS)]
+
+
 def language_style(language: str, languages: list[str]) -> tuple[str, str]:
     """CSS variable and marker of a language: where the colours run out, the shape changes."""
     index = languages.index(language)

@@ -6,9 +6,11 @@ import html
 import io
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkd.report.colours import stand_in, to_css
+from mlkd.report.tables import UNITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
 WIDE_IN = 4.7
 NARROW_IN = 3.6
 Painter = Callable[["Axes"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing and what it shows in words; `svg` is markup for the inside of an HTML page."""
+
+    title: str
+    svg: str
 
 
 def draw(label: str, paint: Painter, *, width_in: float = WIDE_IN, height_in: float = 2.6) -> str:
@@ -42,6 +52,16 @@ def draw(label: str, paint: Painter, *, width_in: float = WIDE_IN, height_in: fl
         paint(axes)
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(written.getvalue(), label)
+
+
+def annotate(axes: Axes, text: str, at: tuple[float, float], colour: str, **placed: Any) -> None:
+    """Small letters at a point of the data, moved by `xytext` points."""
+    axes.annotate(text, at, textcoords="offset points", color=colour, fontsize=9, annotation_clip=False, **placed)
+
+
+def out_of_100(metric: str) -> bool:
+    """Whether the metric's scale ends at 100."""
+    return UNITS.get(metric, ("", 0))[0] in ("%", "x100") and metric != "mse"
 
 
 def _inline(svg: str, label: str) -> str:

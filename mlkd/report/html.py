@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from mlkd import __version__
-from mlkd.report.colours import language_style, system_colour
+from mlkd.report.colours import language_style, system_colour, system_style
+from mlkd.report.comparison import STUDENT, cost_plots, differences, histograms, system_rows
+from mlkd.report.markup import heat_map, to_html
+from mlkd.report.names import short_names
 from mlkd.report.parts import RunParts, read_parts
-from mlkd.report.plots import evaluation_curves, loss_curves, score_plot, similarity_histogram
+from mlkd.report.plots import evaluation_curves, loss_curves
 from mlkd.report.projection import draw_marker, draw_points
 from mlkd.report.results import Results
-from mlkd.report.tables import UNITS, Row, Table, build_tables, to_html
+from mlkd.report.score_plots import score_plot
+from mlkd.report.tables import UNITS, Table, build_tables
 from mlkd.runtime.run_folder import write_text
 
 NUM_HEADLINES = 3
+MAX_TITLE = 60
+# Tables of so many systems stand in two columns.
+MAX_NARROW_SYSTEMS = 3
 
 
 def write_report(folder: Path) -> Path:
@@ -38,29 +44,55 @@ def render(run: RunParts) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     package = files("mlkd.report")
     template = environment.from_string(package.joinpath("report.html").read_text(encoding="utf-8"))
-    systems = run.results.systems if run.results else []
-    tables = build_tables(run.results) if run.results else []
-    # Everything passed as Markup is drawn by this package, which escapes the texts inside it.
     return template.render(
         css=Markup(package.joinpath("report.css").read_text(encoding="utf-8")),
         run=run,
+        title=_title(run),
         version=__version__,
         lede=_lede(run),
         ending=_ending(run.status),
-        systems=[(name, system_colour(name, systems)) for name in systems],
-        headlines=[_headline(table, systems) for table in tables if _mean(table)][:NUM_HEADLINES],
-        scores=[(table.name, table.terms, Markup(score_plot(table, systems).svg)) for table in tables],
-        intervals=any(bounds for table in tables for row in table.rows for bounds in row.intervals),
+        # Everything passed as Markup is drawn by this package, which escapes the texts inside it.
+        **_scored(run.results, Markup),
         losses=[(plot.title, Markup(plot.svg)) for plot in loss_curves(run.metrics)],
         curves=[(plot.title, Markup(plot.svg)) for plot in evaluation_curves(run.metrics, run.results)],
         pictures=_pictures(run, Markup),
-        tables=[Markup(to_html(table)) for table in tables],
-        histograms=_histograms(run, Markup),
-        mined_by=_first_system(systems),
         data=_data_rows(run.data),
         described=_describe_rows(run.results),
         environment=_flatten(run.environment),
     )
+
+
+def _scored(results: Results | None, markup: Any) -> dict[str, Any]:
+    """Everything that is drawn from scores; empty where there are none."""
+    results = results or Results(systems=[], results={})
+    systems, names, tables = results.systems, short_names(results.systems), build_tables(results)
+    by_language = [table for table in tables if table.of_languages]
+    maps = [found for table in by_language if (found := heat_map(table, names)) is not None]
+    return {
+        "systems": [(names[name], markup(draw_marker(7, 7, system_style(name, systems)))) for name in systems],
+        "compared": system_rows(results, names) if STUDENT not in systems else [],
+        "headlines": [_headline(table, systems, names) for table in tables if table.mean][:NUM_HEADLINES],
+        "scores": [(table.name, table.direction, markup(score_plot(table, systems).svg)) for table in by_language],
+        "intervals": any(table.has_intervals for table in tables),
+        "marked": any(cell.tied for table in tables for row in table.rows for cell in row.cells),
+        "heat_maps": [(found, markup(found.markup)) for found in maps],
+        "costs": [(title, markup(svg)) for title, svg in cost_plots(results, tables, names)],
+        "differences": [markup(rows) for rows in differences(results, tables, names)],
+        "histograms": [
+            (found, [(title, counts, markup(svg)) for title, counts, svg in found.drawings])
+            for found in histograms(results, names)
+        ],
+        "tables": [(markup(to_html(table, names)), not table.of_languages) for table in tables],
+        "wide": any(len(table.systems) > MAX_NARROW_SYSTEMS for table in tables),
+    }
+
+
+def _title(run: RunParts) -> str:
+    """The experiment; of an evaluation the systems, where their names are short."""
+    if run.results is None or run.metrics:
+        return run.title
+    listed = _listed(list(short_names(run.results.systems).values()))
+    return listed if len(listed) <= MAX_TITLE else f"{len(run.results.systems)} systems"
 
 
 def _lede(run: RunParts) -> str:
@@ -93,7 +125,7 @@ def _ending(status: dict[str, Any]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "no task"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nothing"
 
 
 def _of_size(described: dict[str, Any]) -> str:
@@ -109,41 +141,33 @@ def _system_name(described: dict[str, Any]) -> str:
     return str(described.get("name") or Path(str(described.get("path") or "")).name)
 
 
-def _mean(table: Table) -> Row | None:
-    return next((row for row in table.rows if row.is_mean), None)
-
-
-def _headline(table: Table, systems: list[str]) -> dict[str, Any]:
+def _headline(table: Table, systems: list[str], names: dict[str, str]) -> dict[str, Any]:
     """The big number of one task: the student's mean, or else the best system's, with all others beside it."""
-    row = _mean(table)
+    row = table.mean
     assert row is not None, "only tables with a mean have a headline"
-    trained = "student" in table.systems
-    focus = table.systems.index("student") if trained else row.best.index(True) if True in row.best else 0
+    trained = STUDENT in table.systems
+    best = [cell.best for cell in row.cells]
+    focus = table.systems.index(STUDENT) if trained else best.index(True) if True in best else 0
     unit = UNITS.get(table.metric, ("", 0))[0]
+    on_track = bool(unit) and table.metric != "mse"
     marks = []
     for name, cell in zip(table.systems, row.cells, strict=True):
-        position = min(100.0, max(0.0, float(cell))) if _is_number(cell) and unit and table.metric != "mse" else None
-        marks.append({"name": name, "cell": cell, "colour": system_colour(name, systems), "position": position})
+        position = min(100.0, max(0.0, cell.value)) if cell.value is not None and on_track else None
+        mark = {"name": names[name], "cell": cell.text, "colour": system_colour(name, systems), "position": position}
+        marks.append(mark | {"spread": cell.spread})
     metric = "" if table.metric == table.task else table.metric
     return {
         "task": table.task,
         "metric": metric if unit == "%" else f"{metric} {unit}".strip(),
         "unit": unit if unit == "%" else "",
         "lower": table.higher_is_better is False,
-        "value": row.cells[focus],
+        "value": row.cells[focus].text,
         "focus": marks[focus],
         # The student is named by the page's first sentence, the best of several systems is not.
         "named": marks[focus]["name"] if not trained and len(marks) > 1 else "",
         "others": marks[:focus] + marks[focus + 1 :],
         "marks": [mark for mark in marks if mark["position"] is not None],
     }
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
 
 
 def _pictures(run: RunParts, markup: Any) -> dict[str, Any]:
@@ -165,23 +189,6 @@ def _pictures(run: RunParts, markup: Any) -> dict[str, Any]:
         "sentences": len({point["sentence"] for point in points}),
         "method": "principal components" if method == "pca" else method,
     }
-
-
-def _histograms(run: RunParts, markup: Any) -> list[tuple[str, str, Any]]:
-    """Of the student, or else the first system: every task that keeps its mining scores in `details["mining"]`."""
-    if run.results is None:
-        return []
-    found = []
-    for result in run.results.results.get(_first_system(run.results.systems), []):
-        for pair, histogram in result.details.get("mining", {}).items():
-            if histogram["edges"]:
-                counts = f"{sum(histogram['true']):,} true and {sum(histogram['false']):,} false"
-                found.append((f"{result.task} {pair}", counts, markup(similarity_histogram(pair, histogram).svg)))
-    return found
-
-
-def _first_system(systems: list[str]) -> str:
-    return "student" if "student" in systems else next(iter(systems), "")
 
 
 def _data_rows(data: dict[str, Any]) -> list[dict[str, Any]]:

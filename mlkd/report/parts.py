@@ -19,6 +19,8 @@ PARTS = {
     "environment.json": "no environment",
     "status.json": "no status",
 }
+# An evaluation has these two; any other part makes a folder a run's, of which all are expected.
+EVALUATION_PARTS = ("results.json", "environment.json")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,8 +60,9 @@ def read_parts(folder: Path) -> RunParts:
         remedy = "name a folder written by mlkd-train or mlkd-eval"
         raise fail("E301", f"'{folder}' has neither results.json nor metrics.jsonl", remedy=remedy)
     run = RunParts(path=folder.resolve())
-    run.missing = [f"{part} is not in this folder: {effect}" for part, effect in PARTS.items()
-                   if not (folder / part).is_file()]  # fmt: skip
+    if any((folder / part).is_file() for part in PARTS if part not in EVALUATION_PARTS):
+        run.missing = [f"{part} is not in this folder: {effect}" for part, effect in PARTS.items()
+                       if not (folder / part).is_file()]  # fmt: skip
     if (folder / "results.json").is_file():
         run.results = read_results(folder / "results.json")
     if (folder / "metrics.jsonl").is_file():

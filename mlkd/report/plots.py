@@ -1,16 +1,14 @@
-"""Line, dot and histogram plots as small SVG that takes its colours and letters from the page around it."""
+"""Curves of a training run as small SVG that takes its colours and letters from the page around it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkd.report.colours import SERIES, stand_in, system_colour
-from mlkd.report.drawing import NARROW_IN, Painter, draw
+from mlkd.report.drawing import Painter, Plot, annotate, draw, out_of_100
 from mlkd.report.results import Results
-from mlkd.report.tables import MEAN, UNITS, Row, Table, metric_name
+from mlkd.report.tables import MEAN, metric_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,16 +16,6 @@ if TYPE_CHECKING:
 BUCKETS = 80
 SHARE = "gradient_share/"
 NUM_NAMED_CURVES = 12
-# Most rows, inches from row to row, letter size in points.
-DENSITIES = [(20, 0.25, 9.5), (45, 0.17, 8.5), (math.inf, 0.115, 6.5)]
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A drawing and what it shows in words; `svg` is markup for the inside of an HTML page."""
-
-    title: str
-    svg: str
 
 
 def loss_curves(lines: list[dict[str, Any]]) -> list[Plot]:
@@ -66,36 +54,8 @@ def evaluation_curves(lines: list[dict[str, Any]], results: Results | None) -> l
     return plots
 
 
-def score_plot(table: Table, systems: list[str]) -> Plot:
-    """A dot for each system on one line per language, languages from the highest first value down, mean last."""
-    numbers = [(row, [_number(cell) for cell in row.cells]) for row in table.rows]
-    languages = [item for item in numbers if not item[0].is_mean]
-    sign = 1.0 if table.higher_is_better is False else -1.0
-    languages.sort(key=lambda item: math.inf if item[1][0] is None else sign * item[1][0])
-    ordered = languages + [item for item in numbers if item[0].is_mean]
-    # Tatoeba has 112 languages: the more rows, the closer they stand.
-    pitch_in, letters = next((p, s) for most, p, s in DENSITIES if len(ordered) <= most)
-    height = 0.55 + max(3, len(ordered)) * pitch_in
-    colours = [system_colour(name, systems) for name in table.systems]
-    named = f"{table.name} per language: {', '.join(table.systems)}"
-    return Plot(table.name, draw(named, _dot_painter(ordered, colours, table.metric, letters), height_in=height))
-
-
-def similarity_histogram(language: str, found: dict[str, Any]) -> Plot:
-    """Mining scores of true and false pairs, each as a share of its kind, with the decision threshold."""
-    label = f"scores of true and false pairs, {language}"
-    return Plot(language, draw(label, _histogram_painter(found), width_in=NARROW_IN, height_in=2.1))
-
-
 def _keys(by_step: dict[int, dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for values in by_step.values() for key in values))
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
 
 
 def _by_step(lines: list[dict[str, Any]], kind: str) -> dict[int, dict[str, Any]]:
@@ -169,12 +129,12 @@ def _curve_painter(curves: dict[str, tuple[list[int], list[float]]], levels: dic
         for system, level in levels.items():
             axes.axhline(level, color=stand_in(system_colour(system, [])), linewidth=1.3, linestyle=(0, (4, 3)))
         low, high = axes.get_ylim()
-        axes.set_ylim(0 if 0 < low < high / 2 else low, min(high, 102.0) if _out_of_100(metric) else high)
+        axes.set_ylim(0 if 0 < low < high / 2 else low, min(high, 102.0) if out_of_100(metric) else high)
         _step_axis(axes)
         for system, level in levels.items():
             colour = stand_in(system_colour(system, []))
             placed = {"xycoords": ("axes fraction", "data"), "xytext": (0, 3), "ha": "right"}
-            _annotate(axes, system, (0.995, level), colour, **placed)
+            annotate(axes, system, (0.995, level), colour, **placed)
         if len(languages) <= NUM_NAMED_CURVES:
             _name_ends(axes, languages)
 
@@ -187,62 +147,10 @@ def _name_ends(axes: Axes, curves: dict[str, tuple[list[int], list[float]]]) -> 
     previous = math.inf
     for name, (steps, values) in sorted(curves.items(), key=lambda item: -item[1][1][-1]):
         previous = min(values[-1], previous - (high - low) * 0.055)
-        _annotate(axes, name, (steps[-1], previous), stand_in("--muted"), xytext=(6, 0), va="center")
+        annotate(axes, name, (steps[-1], previous), stand_in("--muted"), xytext=(6, 0), va="center")
 
 
 def _step_axis(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("step")
-
-
-def _annotate(axes: Axes, text: str, at: tuple[float, float], colour: str, **placed: Any) -> None:
-    axes.annotate(text, at, textcoords="offset points", color=colour, fontsize=9, annotation_clip=False, **placed)
-
-
-def _out_of_100(metric: str) -> bool:
-    return metric in UNITS and metric != "mse"
-
-
-def _dot_painter(
-    ordered: list[tuple[Row, list[float | None]]], colours: Sequence[str], metric: str, letters: float
-) -> Painter:
-    def paint(axes: Axes) -> None:
-        for y, (row, values) in enumerate(ordered):
-            defined = [value for value in values if value is not None]
-            if defined:
-                axes.plot([min(defined), max(defined)], [y, y], color=stand_in("--rule"), linewidth=2, zorder=1)
-            for value, colour, bounds in reversed(list(zip(values, colours, row.intervals, strict=True))):
-                if value is not None:
-                    size = 4.2 * letters * (1.6 if row.is_mean else 1.0)
-                    if bounds:
-                        axes.plot(bounds, [y, y], color=stand_in(colour), linewidth=3.4, alpha=0.35, zorder=2)
-                    axes.scatter([value], [y], s=size, color=stand_in(colour), linewidths=0, zorder=3)
-        axes.set_yticks(range(len(ordered)), [row.language for row, _ in ordered], fontsize=letters)
-        axes.set_ylim(len(ordered) - 0.4, -0.6)
-        if ordered and ordered[-1][0].is_mean and len(ordered) > 1:
-            axes.axhline(len(ordered) - 1.5, color=stand_in("--rule"), linewidth=0.8)
-        axes.grid(axis="x", visible=True)
-        axes.grid(axis="y", visible=False)
-        axes.spines["bottom"].set_visible(False)
-        if _out_of_100(metric):
-            axes.set_xlim(min(-2.0, axes.get_xlim()[0]), 102)
-
-    return paint
-
-
-def _histogram_painter(found: dict[str, Any]) -> Painter:
-    def paint(axes: Axes) -> None:
-        for kind, variable in (("false", "--untrained"), ("true", "--student")):
-            counts = [float(count) for count in found[kind]]
-            shares = [100 * count / (sum(counts) or 1) for count in counts]
-            axes.stairs(shares, found["edges"], fill=True, color=stand_in(variable), alpha=0.55)
-        if found.get("threshold") is not None:
-            axes.axvline(found["threshold"], color=stand_in("--ink"), linewidth=1.2, linestyle=(0, (4, 3)))
-            text = f"threshold {found['threshold']:.3f}"
-            at = (found["threshold"], 0.97)
-            _annotate(axes, text, at, stand_in("--ink"), xycoords=("data", "axes fraction"), xytext=(5, 0), va="top")
-        axes.set_xlabel("mining score")
-        axes.set_ylabel("% of its pairs")
-
-    return paint

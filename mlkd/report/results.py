@@ -1,10 +1,10 @@
-"""Scores of several systems side by side, and the results.json they are kept in."""
+"""Scores of several systems side by side, and the results.json they are kept in, with their samples beside it."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ from mlkd import __version__
 from mlkd.errors import fail
 from mlkd.runtime.run_folder import write_json
 from mlkd.tasks.base import Score, TaskResult
+from mlkd.tasks.significance import Comparison
+from mlkd.tasks.stored_samples import read_samples, write_samples
 
-FORMAT = 1
+FORMAT = 2  # 1 has no comparisons
+SAMPLES_FILE = "samples.safetensors"
+_SAME_SCORE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,15 @@ class Results:
         systems: names of the compared encoders in display order, e.g. `student`, `untrained`, `teacher`.
         results: system -> its task results; a system may lack a task (a teacher has no MSE to itself).
         describe: system -> facts about it (path, sha256, parameters, dimension, ...); JSON-able.
+        comparisons: paired tests of the main scores between two systems.
+        mlkd: the version that scored.
     """
 
     systems: list[str]
     results: dict[str, list[TaskResult]]
     describe: dict[str, dict[str, Any]] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    mlkd: str = __version__
 
     def rows(self) -> dict[ScoreKey, dict[str, float | None]]:
         """Row -> `{system: value}` in order of first appearance.
@@ -53,11 +61,7 @@ class Results:
         for system in self.systems:
             for result in self.results.get(system, []):
                 for score in result.scores:
-                    main = score.metric == result.main
-                    direction = result.higher_is_better if main else None
-                    scored = (result.task, result.protocol, result.data_sha256)
-                    key = ScoreKey(*scored, score.language, score.metric, score.count, main, direction)
-                    rows.setdefault(key, {})[system] = _finite(score.value)
+                    rows.setdefault(score_key(result, score), {})[system] = _finite(score.value)
         return rows
 
     def interval(self, key: ScoreKey, system: str) -> tuple[float, float] | None:
@@ -68,9 +72,32 @@ class Results:
                 return (float(bounds[0]), float(bounds[1])) if bounds else None
         return None
 
+    def comparison(self, key: ScoreKey, first: str, second: str) -> Comparison | None:
+        """The paired test of one row between two systems, as `first` less `second`; None where there is none."""
+        row = (key.task, key.protocol, key.data_sha256, key.language, key.metric)
+        for c in self.comparisons:
+            if (c.task, c.protocol, c.data_sha256, c.language, c.metric) == row:
+                if (c.first, c.second) == (first, second):
+                    return c
+                if (c.first, c.second) == (second, first):
+                    return replace(c, first=first, second=second, difference=-c.difference, low=-c.high, high=-c.low)
+        return None
+
+
+def score_key(result: TaskResult, score: Score) -> ScoreKey:
+    """The row that a score stands in."""
+    main = score.metric == result.main
+    scored = (result.task, result.protocol, result.data_sha256)
+    direction = result.higher_is_better if main else None
+    return ScoreKey(*scored, score.language, score.metric, score.count, main, direction)
+
 
 def write_results(path: Path, results: Results) -> None:
-    """Write results.json; a reader never sees a half-written file."""
+    """Write results.json, and samples.safetensors beside it; a reader never sees a half-written file."""
+    samples = {
+        _sample_group(system, r): r.samples for system in results.systems for r in results.results.get(system, [])
+    }
+    write_samples(path.with_name(SAMPLES_FILE), {group: found for group, found in samples.items() if found})
     rows = [_row_record(key, values) for key, values in results.rows().items()]
     details = [
         {"task": r.task, "protocol": r.protocol, "data_sha256": r.data_sha256, "system": system, "details": r.details}
@@ -79,20 +106,25 @@ def write_results(path: Path, results: Results) -> None:
     ]
     record = {
         "format": FORMAT,
-        "mlkd": __version__,
+        "mlkd": results.mlkd,
         "systems": results.systems,
         "describe": results.describe,
         "scores": rows,
         "details": details,
+        "comparisons": [asdict(comparison) for comparison in results.comparisons],
     }
     write_json(path, _finite_tree(record))
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path, *, with_samples: bool = False) -> Results:
     """Read what `write_results` wrote.
 
+    Args:
+        path: results.json, of this format or an earlier one.
+        with_samples: also what the scores were computed from, where the file beside it is there.
+
     Raises:
-        MlkdError: E301 no such file, E309 not a results file of this format.
+        MlkdError: E301 no such file, E309 not a results file of these formats, or samples of another one.
     """
     if not path.is_file():
         raise fail("E301", f"no such file '{path}'", remedy="mlkd-train and mlkd-eval write it when they finish")
@@ -101,13 +133,33 @@ def read_results(path: Path) -> Results:
     except ValueError as error:
         raise fail("E309", f"not JSON ({error})", where=str(path)) from None
     written = record.get("format") if isinstance(record, dict) else None
-    if written != FORMAT:
+    if written not in (1, FORMAT):
         by = f"written by mlkd {record['mlkd']}, " if isinstance(record, dict) and "mlkd" in record else ""
-        raise fail("E309", f"{by}format {written!r}; this mlkd reads {FORMAT}", where=str(path))
+        raise fail("E309", f"{by}format {written!r}; this mlkd reads 1 to {FORMAT}", where=str(path))
     try:
-        return _parse(record)
+        results = _parse(record)
     except (KeyError, TypeError, AttributeError) as error:
         raise fail("E309", f"not a results file: {type(error).__name__} {error}", where=str(path)) from None
+    if with_samples and path.with_name(SAMPLES_FILE).is_file():
+        _attach_samples(results, path.with_name(SAMPLES_FILE))
+    return results
+
+
+def _sample_group(system: str, result: TaskResult) -> str:
+    return f"{system}\t{result.task}"
+
+
+def _attach_samples(results: Results, path: Path) -> None:
+    samples = read_samples(path)
+    for system, found in results.results.items():
+        for result in found:
+            values = {f"{score.language}/{score.metric}": score.value for score in result.scores}
+            for key, sample in samples.get(_sample_group(system, result), {}).items():
+                value, written = sample.value(), values.get(key)
+                if value != written and (value is None or written is None or abs(value - written) > _SAME_SCORE):
+                    what = f"gives {value} for {result.task}/{key} of '{system}', results.json {written}"
+                    raise fail("E309", what, where=str(path), remedy="both files must be of one evaluation")
+                result.samples[key] = sample
 
 
 def _parse(record: dict[str, Any]) -> Results:
@@ -126,7 +178,14 @@ def _parse(record: dict[str, Any]) -> Results:
                 # TaskResult is frozen, and which metric is the main one is known only from its rows.
                 object.__setattr__(result, "main", row["metric"])
                 object.__setattr__(result, "higher_is_better", row["higher_is_better"])
-    return Results(systems=record["systems"], results=results, describe=record["describe"])
+    comparisons = [Comparison(**comparison) for comparison in record.get("comparisons", [])]
+    return Results(
+        systems=record["systems"],
+        results=results,
+        describe=record["describe"],
+        comparisons=comparisons,
+        mlkd=record["mlkd"],
+    )
 
 
 def _row_record(key: ScoreKey, values: dict[str, float | None]) -> dict[str, Any]:

@@ -1,20 +1,19 @@
-"""Score tables: one model, drawn as Markdown, for the terminal and as HTML."""
+"""Score tables as a model: rows of printed values, which are best, which are as good, and their 95 % intervals."""
 
 from __future__ import annotations
 
-import html
-import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import Any
 
 from mlkd.report.results import Results, ScoreKey
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+from mlkd.tasks.significance import Comparison
 
 UNDEFINED = "undefined"
 NOT_SCORED = "-"
 MEAN = "mean"
+SIGNIFICANT = 0.05
+HASH_DIGITS = 12
 # How the field prints each metric, and to how many decimals.
 UNITS = {
     "accuracy": ("%", 1),
@@ -22,57 +21,134 @@ UNITS = {
     "precision": ("%", 1),
     "recall": ("%", 1),
     "oracle_f1": ("%", 1),
+    "oracle_precision": ("%", 1),
+    "oracle_recall": ("%", 1),
     "xx->en": ("%", 1),
     "en->xx": ("%", 1),
     "error_rate": ("%", 1),
+    "error": ("%", 1),
+    "p@1": ("%", 1),
+    "explained": ("%", 1),
+    "mixed": ("%", 1),
     "spearman": ("x100", 1),
     "pearson": ("x100", 1),
+    "joint": ("x100", 1),
+    "separate": ("", 1),
+    "bias": ("", 1),
     "mse": ("x100", 3),
+    "sentences_per_s": ("", 0),
+    "tokens_per_s": ("", 0),
+    "peak_memory_mb": ("", 1),
+    "weights_mb": ("", 1),
+    "parameters": ("", 0),
+    "parameters_without_embeddings": ("", 0),
+    "dimension": ("", 0),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One language: printed values in the order of the table's systems, which are the best, and 95 % intervals."""
+class Cell:
+    """One number.
 
-    language: str
-    count: int
-    cells: list[str]
-    best: list[bool]
-    intervals: list[tuple[float, float] | None]
+    Args:
+        text: as printed; `undefined`, or `-` where the system was not scored.
+        value: unrounded; None where there is no number.
+        bounds: its 95 % interval as printed, None where there is none.
+        interval: the same, unrounded.
+        spread: half the interval's width as printed, e.g. `±3.0`.
+        best: no other number of the row is better as printed.
+        tied: not best, and a paired test does not tell it from the best.
+    """
+
+    text: str
+    value: float | None = None
+    bounds: tuple[str, str] | None = None
+    interval: tuple[float, float] | None = None
+    spread: str = ""
+    best: bool = False
+    tied: bool = False
 
     @property
-    def is_mean(self) -> bool:
-        return self.language == MEAN
+    def brackets(self) -> str:
+        """E.g. `[60.0, 66.1]`; empty without an interval."""
+        return f"[{self.bounds[0]}, {self.bounds[1]}]" if self.bounds else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One language, or one metric of a task without languages: a cell for each system of the table."""
+
+    label: str
+    count: int
+    cells: list[Cell]
+    is_mean: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One task and metric: languages down, systems across, the mean last."""
+    """One task and metric: languages down, systems across, the mean last.
+
+    Args:
+        task: its name.
+        metric: the main one, or the one asked for.
+        protocol: of the task.
+        data_sha256: of what was scored.
+        higher_is_better: direction of `metric`; None where it has none.
+        systems: those that were scored, in display order.
+        models: their hashes, empty where unknown.
+        rows: languages; or metrics, where the task has scores of no language.
+        of_languages: whether rows are languages.
+    """
 
     task: str
     metric: str
     protocol: str
+    data_sha256: str
     higher_is_better: bool | None
     systems: list[str]
+    models: list[str]
     rows: list[Row]
+    of_languages: bool = True
 
     @property
     def name(self) -> str:
         """E.g. `tatoeba accuracy (%)`."""
-        return metric_name(self.task, self.metric)
+        return metric_name(self.task, self.metric) if self.of_languages else self.task
 
     @property
-    def terms(self) -> str:
-        """E.g. `higher is better; protocol laser`."""
-        directions = {True: "higher is better", False: "lower is better", None: ""}
-        protocol = f"protocol {self.protocol}" if self.protocol else ""
-        return "; ".join(filter(None, [directions[self.higher_is_better], protocol]))
+    def direction(self) -> str:
+        """E.g. `higher is better`."""
+        words = {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
+        return words if self.of_languages or not words else f"{words} for {self.metric.replace('_', ' ')}"
 
     @property
     def title(self) -> str:
-        """E.g. `tatoeba accuracy (%), higher is better; protocol laser`: unit and direction are said here, once."""
-        return ", ".join(filter(None, [self.name, self.terms]))
+        """E.g. `tatoeba accuracy (%), higher is better`: unit and direction are said here, once."""
+        return ", ".join(filter(None, [self.name, self.direction]))
+
+    @property
+    def source(self) -> str:
+        """What makes its numbers comparable, e.g. `protocol laser; data 5f0c1b2a3d4e`."""
+        parts = {"protocol": self.protocol, "data": self.data_sha256[:HASH_DIGITS]}
+        return "; ".join(f"{name} {value}" for name, value in parts.items() if value)
+
+    @property
+    def model_hashes(self) -> dict[str, str]:
+        """System -> the first digits of its hash, those without one left out."""
+        known = zip(self.systems, self.models, strict=True)
+        return {system: sha256[:HASH_DIGITS] for system, sha256 in known if sha256}
+
+    @property
+    def is_marked(self) -> bool:
+        return any(cell.best or cell.tied for row in self.rows for cell in row.cells)
+
+    @property
+    def has_intervals(self) -> bool:
+        return any(cell.bounds for row in self.rows for cell in row.cells)
+
+    @property
+    def mean(self) -> Row | None:
+        return next((row for row in self.rows if row.is_mean), None)
 
 
 def metric_name(task: str, metric: str) -> str:
@@ -86,13 +162,26 @@ def metric_name(task: str, metric: str) -> str:
 
 
 def build_tables(results: Results, *, main_only: bool = True) -> list[Table]:
-    """One table for each task, protocol, data set and metric; `main_only` leaves out secondary metrics."""
-    groups: dict[tuple[str, str, str, str], dict[ScoreKey, dict[str, float | None]]] = {}
+    """One table for each task, protocol, data set and metric.
+
+    Args:
+        results: what was scored.
+        main_only: leave out secondary metrics, but not those of a task whose main one is of no language (its size, its
+            speed): these stand below one another.
+    """
+    groups: dict[tuple[str, str, str], dict[ScoreKey, dict[str, float | None]]] = {}
     for key, values in results.rows().items():
-        if key.main or not main_only:
-            group = (key.task, key.protocol, key.data_sha256, key.metric)
-            groups.setdefault(group, {})[key] = values
-    return [_build_table(rows, results) for rows in groups.values()]
+        groups.setdefault((key.task, key.protocol, key.data_sha256), {})[key] = values
+    build = _Builder(results)
+    tables = []
+    for found in groups.values():
+        rows = found
+        if all(key.language == MEAN for key in rows if key.main) and any(key.main for key in rows):
+            tables.append(build.of_metrics({key: values for key, values in rows.items() if key.language == MEAN}))
+            rows = {key: values for key, values in rows.items() if key.language != MEAN}
+        for metric in dict.fromkeys(key.metric for key in rows if key.main or not main_only):
+            tables.append(build.of_languages({key: values for key, values in rows.items() if key.metric == metric}))
+    return tables
 
 
 def format_value(value: float | None, metric: str) -> str:
@@ -103,121 +192,67 @@ def format_value(value: float | None, metric: str) -> str:
     """
     if value is None:
         return UNDEFINED
-    return f"{value:.{UNITS[metric][1]}f}" if metric in UNITS else f"{value:.4g}"
+    return f"{value:,.{UNITS[metric][1]}f}" if metric in UNITS else f"{value:.4g}"
 
 
-def to_markdown(tables: list[Table]) -> str:
-    """The content of results.md: best values and the word `mean` in bold, 95 % intervals in brackets."""
-    return "\n".join(_markdown_table(table) for table in tables)
+class _Builder:
+    """Rows of one `Results`, whose comparisons are found by row and systems."""
 
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self._tests: dict[tuple[Any, ...], Comparison] = {}
+        for c in results.comparisons:
+            row = (c.task, c.protocol, c.data_sha256, c.language, c.metric)
+            self._tests[(*row, frozenset((c.first, c.second)))] = c
 
-def to_html(table: Table) -> str:
-    """A `<table>` without style; classes `mean` and `best` carry the emphasis."""
-    heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ["language", "items", *table.systems])
-    body = "\n".join(_html_row(row, table.metric) for row in table.rows)
-    caption = f"{html.escape(table.name)} <span>{html.escape(table.terms)}</span>"
-    return f"<table><caption>{caption}</caption>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    def of_languages(self, rows: dict[ScoreKey, dict[str, float | None]]) -> Table:
+        ordered = sorted(rows.items(), key=lambda item: item[0].language == MEAN)  # stable: the mean goes last
+        return self._table(ordered, lambda key: key.language, of_languages=True)
 
+    def of_metrics(self, rows: dict[ScoreKey, dict[str, float | None]]) -> Table:
+        ordered = sorted(rows.items(), key=lambda item: not item[0].main)
+        return self._table(
+            ordered, lambda key: metric_name(key.metric, key.metric).replace("_", " "), of_languages=False
+        )
 
-def print_tables(tables: list[Table], file: TextIO | None = None) -> None:
-    """Tables for the terminal; in a pipe, where bold is lost, the best values have a `*`.
-
-    95 % intervals are in brackets where they fit; names that do not fit become letters, explained below.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(file=file or sys.stdout, highlight=False)
-    width, marks = console.width, not console.is_terminal
-    if not console.is_terminal:
-        console.width = 10_000  # a pipe has no width: nothing is cut off in a log
-    columns = _column_names(tables, width)
-    for i, table in enumerate(tables):
-        drawn = _terminal_table(table, columns, marks=marks, intervals=True)
-        if console.measure(drawn, options=console.options.update(width=10_000)).maximum > width:
-            drawn = _terminal_table(table, columns, marks=marks, intervals=False)
-        console.print("\n" * bool(i) + f"[bold]{escape(table.title)}[/bold]", soft_wrap=True)
-        console.print(drawn)
-    for name, short in columns.items():
-        if name != short:
-            console.print(f"{short} = {escape(name)}", soft_wrap=True)
-    if marks and any(True in row.best for table in tables for row in table.rows):
-        console.print("* best in its row")
-
-
-def _build_table(rows: dict[ScoreKey, dict[str, float | None]], results: Results) -> Table:
-    first = next(iter(rows))
-    systems = [name for name in results.systems if any(name in values for values in rows.values())]
-    ordered = sorted(rows.items(), key=lambda item: item[0].language == MEAN)  # stable: the mean goes last
-    built = [_build_row(key, values, systems, results) for key, values in ordered]
-    return Table(first.task, first.metric, first.protocol, first.higher_is_better, systems, built)
-
-
-def _build_row(key: ScoreKey, values: dict[str, float | None], systems: list[str], results: Results) -> Row:
-    cells = [format_value(values[name], key.metric) if name in values else NOT_SCORED for name in systems]
-    defined = [value for value in values.values() if value is not None]
-    best = ""
-    if key.higher_is_better is not None and len(defined) > 1:
-        best = format_value(max(defined) if key.higher_is_better else min(defined), key.metric)
-    # Compared as printed: of two equal numbers on the page neither may look better than the other.
-    marks = [cell == best for cell in cells]
-    intervals = [results.interval(key, name) if values.get(name) is not None else None for name in systems]
-    return Row(key.language, key.count, cells, marks, intervals)
-
-
-def _format_interval(bounds: tuple[float, float] | None, metric: str) -> str:
-    return f" [{format_value(bounds[0], metric)}, {format_value(bounds[1], metric)}]" if bounds else ""
-
-
-def _markdown_table(table: Table) -> str:
-    heads = [name.replace("|", "\\|") for name in ["language", "items", *table.systems]]
-    lines = [f"### {table.title}", "", f"| {' | '.join(heads)} |", "|:---|" + "---:|" * (len(heads) - 1)]
-    for row in table.rows:
-        label = f"**{row.language}**" if row.is_mean else row.language
-        cells = [
-            (f"**{cell}**" if best else cell) + _format_interval(bounds, table.metric)
-            for cell, best, bounds in zip(row.cells, row.best, row.intervals, strict=True)
+    def _table(
+        self,
+        rows: Sequence[tuple[ScoreKey, dict[str, float | None]]],
+        label: Callable[[ScoreKey], str],
+        *,
+        of_languages: bool,
+    ) -> Table:
+        first = rows[0][0]
+        systems = [name for name in self.results.systems if any(name in values for _, values in rows)]
+        models = [str(self.results.describe.get(name, {}).get("sha256") or "") for name in systems]
+        built = [
+            Row(label(key), key.count, self._cells(key, values, systems), of_languages and key.language == MEAN)
+            for key, values in rows
         ]
-        lines.append(f"| {' | '.join([label, str(row.count), *cells])} |")
-    return "\n".join([*lines, ""])
+        scored = (first.task, first.metric, first.protocol, first.data_sha256, first.higher_is_better)
+        return Table(*scored, systems, models, built, of_languages)
 
+    def _cells(self, key: ScoreKey, values: dict[str, float | None], systems: list[str]) -> list[Cell]:
+        defined = {name: value for name, value in values.items() if value is not None}
+        leader = ""
+        if key.higher_is_better is not None and len(defined) > 1:
+            leader = (max if key.higher_is_better else min)(defined, key=lambda name: defined[name])
+        # Compared as printed: of two equal numbers on the page neither may look better than the other.
+        best = format_value(defined[leader], key.metric) if leader else ""
+        return [self._cell(key, name, values, best, leader) for name in systems]
 
-def _html_row(row: Row, metric: str) -> str:
-    cells = []
-    for cell, best, bounds in zip(row.cells, row.best, row.intervals, strict=True):
-        hover = f' title="95 % interval{_format_interval(bounds, metric)}"' if bounds else ""
-        kind = ' class="best"' if best else ""
-        cells.append(f"<td{kind}{hover}>{html.escape(cell)}</td>")
-    kind = ' class="mean"' if row.is_mean else ""
-    return f'<tr{kind}><th scope="row">{html.escape(row.language)}</th><td>{row.count:,}</td>{"".join(cells)}</tr>'
-
-
-def _column_names(tables: list[Table], width: int) -> dict[str, str]:
-    """System -> column title: its name, or A, B, ... for all where the names would not fit the terminal."""
-    names = list(dict.fromkeys(name for table in tables for name in table.systems))
-    if 24 + sum(max(len(name), 9) + 3 for name in names) <= width:
-        return {name: name for name in names}
-    return {name: chr(ord("A") + i) if i < 26 else f"S{i + 1}" for i, name in enumerate(names)}
-
-
-def _terminal_table(table: Table, columns: dict[str, str], *, marks: bool, intervals: bool) -> RichTable:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    drawn.add_column("language")
-    drawn.add_column("items", justify="right", style="dim")
-    texts = [[_format_interval(bounds, table.metric).strip() for bounds in row.intervals] for row in table.rows]
-    shown = [intervals and any(column) for column in zip(*texts, strict=True)]
-    for system, has_intervals in zip(table.systems, shown, strict=True):
-        drawn.add_column(Text(columns[system]), justify="right", no_wrap=True)
-        if has_intervals:
-            drawn.add_column(Text("95 %"), style="dim", no_wrap=True)
-    for row, bounds in zip(table.rows, texts, strict=True):
-        cells = []
-        for cell, best, interval, has_intervals in zip(row.cells, row.best, bounds, shown, strict=True):
-            cells.append(Text("*" * (marks and best) + cell, style="bold green" if best else ""))
-            cells += [Text(interval)] * has_intervals
-        drawn.add_row(Text(row.language), str(row.count), *cells, style="bold" if row.is_mean else "")
-    return drawn
+    def _cell(self, key: ScoreKey, name: str, values: dict[str, float | None], best: str, leader: str) -> Cell:
+        if name not in values:
+            return Cell(NOT_SCORED)
+        value = values[name]
+        text = format_value(value, key.metric)
+        if value is None:
+            return Cell(text)
+        interval = self.results.interval(key, name)
+        bounds = (format_value(interval[0], key.metric), format_value(interval[1], key.metric)) if interval else None
+        spread = f"±{format_value((interval[1] - interval[0]) / 2, key.metric)}" if interval else ""
+        test = self._tests.get(
+            (key.task, key.protocol, key.data_sha256, key.language, key.metric, frozenset((leader, name)))
+        )
+        tied = text != best and test is not None and test.p_holm >= SIGNIFICANT
+        return Cell(text, value, bounds, interval, spread, text == best, tied)

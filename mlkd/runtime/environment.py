@@ -33,7 +33,7 @@ def describe_environment(device: str) -> dict[str, object]:
         "device": device,
         "cuda_devices": cuda,
         "cuda_version": torch.version.cuda,
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "num_cpus": os.cpu_count(),
         "num_threads": torch.get_num_threads(),
         "git_commit": _git("rev-parse", "HEAD"),
@@ -41,7 +41,8 @@ def describe_environment(device: str) -> dict[str, object]:
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor as the system names it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -160,17 +160,19 @@ def new_run_path(parent: Path, now: datetime) -> Path:
     raise fail("E510", f"10,000 runs named '{name}' in '{parent}'", remedy="choose another output folder")
 
 
-def find_unfinished(parent: Path, fingerprint: str) -> Path | None:
+def find_unfinished(parent: Path, fingerprint: str, *, or_finished: bool = False) -> Path | None:
     """The run under `parent` that the same command continues.
 
     It is the one whose status.json was written last among those with this configuration `fingerprint` that are not
-    finished and that no living process holds.
+    finished (unless `or_finished`) and that no living process holds.
     """
     found: list[tuple[int, str, Path]] = []
     for status_file in parent.glob("*/status.json"):
         run = RunFolder(status_file.parent)
         status = run.read_status()
-        if status is None or status.state is RunState.finished or status.fingerprint != fingerprint:
+        if status is None or status.fingerprint != fingerprint:
+            continue
+        if status.state is RunState.finished and not or_finished:
             continue
         if is_held(run.lock_file):
             log.info("not continuing '%s': it is held by %s", run.path, (read_lock(run.lock_file) or "").strip())

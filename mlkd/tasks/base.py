@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
 from mlkd.errors import MlkdError, Problem
 from mlkd.models.encoder import Encoder
+from mlkd.tasks.samples import MeanOfSamples, Sample
 
 Loaded = TypeVar("Loaded")
 
@@ -43,6 +44,8 @@ class TaskResult:
         data_sha256: hash of every text and gold label that was scored.
         scores: in display order; includes language `mean` for `main`.
         details: anything a report draws (similarity histograms, thresholds); JSON-able.
+        samples: by `language/metric`, what the score was computed from; not written.
+        tables: rows that an evaluation writes as `<task>.<key>.tsv` beside its results (mined pairs); not in its JSON.
     """
 
     task: str
@@ -52,10 +55,22 @@ class TaskResult:
     data_sha256: str
     scores: list[Score]
     details: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, Sample] = field(default_factory=dict, repr=False, compare=False)
+    tables: dict[str, list[tuple[str, ...]]] = field(default_factory=dict, repr=False, compare=False)
 
     def as_metrics(self) -> dict[str, float]:
         """`{"tatoeba/de/accuracy": 63.1, ...}`, undefined scores left out."""
         return {f"{self.task}/{s.language}/{s.metric}": s.value for s in self.scores if s.value is not None}
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field that is written."""
+        written = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("samples", "tables")}
+        return written | {"scores": [asdict(score) for score in self.scores]}
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> TaskResult:
+        """What `as_json` gave, without samples and tables."""
+        return cls(**{**entry, "scores": [Score(**score) for score in entry["scores"]]})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,9 +79,14 @@ class Task(ABC):
 
     Args:
         name: first part of every metric key; two tasks of one evaluation need different names.
+
+    Class attributes:
+        needs_teacher: `score` compares with a teacher's vectors.
+        needs_uncached: `score` is given the bare encoder, because keeping a vector for every text would not fit.
     """
 
     needs_teacher: ClassVar[bool] = False
+    needs_uncached: ClassVar[bool] = False
 
     name: str = ""
 
@@ -138,3 +158,17 @@ def mean_score(scores: Sequence[Score], metric: str) -> Score:
     defined = [value for value in values if value is not None]
     value = sum(defined) / len(defined) if defined and len(defined) == len(values) else None
     return Score("mean", metric, value, sum(score.count for score in scores if score.metric == metric))
+
+
+def sample_scores(samples: Mapping[str, Sample]) -> list[Score]:
+    """One score for each sample under its key `language/metric`, in their order."""
+    found = [(key.split("/", 1), sample) for key, sample in samples.items()]
+    return [Score(language, metric, sample.value(), sample.count) for (language, metric), sample in found]
+
+
+def with_means(samples: Mapping[str, Sample]) -> dict[str, Sample]:
+    """`samples` by `language/metric`, followed by `mean/<metric>` of each metric."""
+    parts: dict[str, list[Sample]] = {}
+    for key, sample in samples.items():
+        parts.setdefault(key.split("/", 1)[1], []).append(sample)
+    return {**samples, **{f"mean/{metric}": MeanOfSamples(found) for metric, found in parts.items()}}

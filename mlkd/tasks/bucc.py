@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from mlkd.errors import Problem, fail
 from mlkd.mining.margins import Margin
 from mlkd.mining.neighbours import NeighbourSearch
-from mlkd.mining.retrieval import Retrieval, ThresholdFit, apply_threshold, fit_threshold
+from mlkd.mining.retrieval import Retrieval, fit_threshold
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, TaskResult, hash_rows, load_each, mean_score
+from mlkd.tasks.base import TaskResult, hash_rows, load_each, sample_scores, with_means
 from mlkd.tasks.bucc_protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, Ranking, rank_pairs
 from mlkd.tasks.bucc_reading import read_mining_files, read_mining_hub
+from mlkd.tasks.bucc_results import candidate_table, describe_ranking, f1_samples, kept_by_rank, kept_from
+from mlkd.tasks.samples import Sample
 from mlkd.tasks.sources import (
     Origin,
     SourcedTask,
@@ -24,8 +26,6 @@ from mlkd.tasks.sources import (
     language_problem,
 )
 from mlkd.tasks.vectors import TextVectors
-
-_NUM_HISTOGRAM_BINS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,28 @@ class BuccSet:
     train: MiningSplit | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Mined:
+    """Ranked pairs, those kept, (P,) bool, and those an oracle's threshold keeps where another one was applied."""
+
+    ranking: Ranking
+    threshold: float
+    kept: Tensor
+    oracle_threshold: float
+    kept_by_oracle: Tensor | None
+
+
 @dataclass(kw_only=True, slots=True)
 class BuccTask(SourcedTask):
-    """F1 of mined pairs against the planted ones.
+    """F1 of mined pairs against the planted ones, and the pairs themselves as a table.
+
+    With `train_path` the scores f1, precision and recall are at the threshold that is best on the training split, and
+    oracle_f1, oracle_precision and oracle_recall at the one that is best on the scored split itself; without, the
+    former are the oracle's. The protocol says `fitted` or `oracle`.
+
+    The table of a pair of languages, which an evaluation writes as `<system>/<task>.<pair>.tsv`, holds every pair that
+    can be scored, best first, with the columns score, source_id, target_id, source, target, is_gold and is_kept (1 from
+    the threshold on).
 
     Placeholders of `path`, `train_path` and `subset`: `{pair}` (de-en); and for the three files `{side}`: de and en
     (id TAB sentence, no header) and gold (source id TAB target id). A hub dataset has either one row of lists
@@ -47,8 +66,7 @@ class BuccTask(SourcedTask):
 
     Args:
         pairs: languages of source and target.
-        train_path: files of the split that the threshold is fitted on; empty for the scored split itself. The
-            protocol then says `oracle`, else `fitted`.
+        train_path: files of the split that the threshold is fitted on; empty for the scored split itself.
         num_neighbours: k.
         margin: how cosines are weighed.
         retrieval: which best neighbours become pairs.
@@ -95,29 +113,24 @@ class BuccTask(SourcedTask):
 
     def texts(self, data: Any) -> Iterator[str]:
         sets: list[BuccSet] = data
-        for pairs in sets:
-            yield from _split_texts(pairs.test)
+        for split in (split for pairs in sets for split in (pairs.test, pairs.train) if split is not None):
+            yield from _split_texts(split)
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[BuccSet] = data
-        settings = MiningSettings(self.num_neighbours, self.margin, self.retrieval, self.protocol, self.search)
-        scores, mined = [], {}
+        samples: dict[str, Sample] = {}
+        num_gold, tables, mined = {}, {}, {}
         for pairs in sets:
-            # One pair of corpora at a time: together their vectors could exceed the memory.
-            ranking = _rank(pairs.test, encoder, settings)
-            oracle = fit_threshold(ranking.score, ranking.is_correct, ranking.num_gold)
-            result = oracle
-            if pairs.train is not None:
-                fitted = _rank(pairs.train, encoder, settings)
-                threshold = fit_threshold(fitted.score, fitted.is_correct, fitted.num_gold).threshold
-                result = apply_threshold(ranking.score, ranking.is_correct, ranking.num_gold, threshold)
-            elif self.protocol is BuccProtocol.laser:
-                result = apply_threshold(ranking.score, ranking.is_correct, ranking.num_gold, oracle.threshold)
-            scores += _scores(pairs.pair, result, ranking.num_gold)
-            if pairs.train is not None:
-                scores.append(Score(pairs.pair, "oracle_f1", 100 * oracle.f1, ranking.num_gold))
-            mined[pairs.pair] = _describe(ranking, result)
-        metrics = dict.fromkeys(score.metric for score in scores)
+            found = self._mine(pairs, encoder)
+            for prefix, kept in (("", found.kept), ("oracle_", found.kept_by_oracle)):
+                if kept is not None:
+                    counted = f1_samples(pairs.test, found.ranking, kept)
+                    samples |= {f"{pairs.pair}/{prefix}{metric}": sample for metric, sample in counted.items()}
+            num_gold[pairs.pair] = found.ranking.num_gold
+            tables[pairs.pair] = candidate_table(pairs.test, found.ranking, found.kept)
+            mined[pairs.pair] = describe_ranking(found.ranking, found.threshold, found.oracle_threshold)
+        samples = with_means(samples)
+        counts = {**num_gold, "mean": sum(num_gold.values())}
         label = "fitted" if self.train_path else "oracle"
         return TaskResult(
             task=self.name,
@@ -126,9 +139,28 @@ class BuccTask(SourcedTask):
             main="f1",
             higher_is_better=True,
             data_sha256=hash_rows(_rows_to_hash(sets)),
-            scores=scores + [mean_score(scores, metric) for metric in metrics],
+            scores=[replace(score, count=counts[score.language]) for score in sample_scores(samples)],
             details={"threshold_from": label, "mining": mined},
+            samples=samples,
+            tables=tables,
         )
+
+    def _mine(self, pairs: BuccSet, encoder: Encoder) -> _Mined:
+        # One pair of corpora at a time: together their vectors could exceed the memory.
+        ranking = self._rank(pairs.test, encoder)
+        oracle = fit_threshold(ranking.score, ranking.is_correct, ranking.num_gold)
+        by_rank = self.protocol is BuccProtocol.st
+        kept_by_oracle = kept_by_rank(ranking, oracle) if by_rank else kept_from(ranking, oracle.threshold)
+        if pairs.train is None:
+            return _Mined(ranking, oracle.threshold, kept_by_oracle, oracle.threshold, None)
+        fitted = self._rank(pairs.train, encoder)
+        threshold = fit_threshold(fitted.score, fitted.is_correct, fitted.num_gold).threshold
+        return _Mined(ranking, threshold, kept_from(ranking, threshold), oracle.threshold, kept_by_oracle)
+
+    def _rank(self, split: MiningSplit, encoder: Encoder) -> Ranking:
+        settings = MiningSettings(self.num_neighbours, self.margin, self.retrieval, self.protocol, self.search)
+        vectors = TextVectors(encoder, _split_texts(split))
+        return rank_pairs(split, vectors.rows(split.source.texts), vectors.rows(split.target.texts), settings)
 
     def _load_pair(self, pair: str) -> BuccSet:
         train = read_mining_files(self.train_path, "train_path", pair) if self.train_path else None
@@ -153,33 +185,9 @@ class BuccTask(SourcedTask):
         return MiningSplit(source, target, list(mining.gold))
 
 
-def _rank(split: MiningSplit, encoder: Encoder, settings: MiningSettings) -> Ranking:
-    vectors = TextVectors(encoder, _split_texts(split))
-    return rank_pairs(split, vectors.rows(split.source.texts), vectors.rows(split.target.texts), settings)
-
-
 def _split_texts(split: MiningSplit) -> Iterator[str]:
     yield from split.source.texts
     yield from split.target.texts
-
-
-def _scores(pair: str, result: ThresholdFit, num_gold: int) -> list[Score]:
-    values = {"f1": result.f1, "precision": result.precision, "recall": result.recall}
-    return [Score(pair, metric, 100 * value, num_gold) for metric, value in values.items()]
-
-
-def _describe(ranking: Ranking, result: ThresholdFit) -> dict[str, Any]:
-    """Threshold (None where nothing is kept) and histograms of the scores of right and wrong pairs."""
-    threshold = result.threshold if result.threshold != float("inf") else None
-    if len(ranking.score) == 0:
-        return {"threshold": threshold, "edges": [], "true": [], "false": []}
-    low, high = float(ranking.score.min()), float(ranking.score.max())
-    edges = torch.linspace(low, high if high > low else low + 1, _NUM_HISTOGRAM_BINS + 1)
-    right, wrong = (
-        torch.histogram(ranking.score[chosen], edges).hist.int().tolist()
-        for chosen in (ranking.is_correct, ~ranking.is_correct)
-    )
-    return {"threshold": threshold, "edges": edges.tolist(), "true": right, "false": wrong}
 
 
 def _rows_to_hash(sets: Sequence[BuccSet]) -> Iterator[tuple[str, ...]]:

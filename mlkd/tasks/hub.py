@@ -19,20 +19,27 @@ from mlkd.tasks.sources import SourcedTask
 _PROBE_TIMEOUT_S = 3.0
 
 
-def read_hub_rows(task: SourcedTask, subset: str, columns: Sequence[str]) -> list[list[Any]]:
+def read_hub_rows(task: SourcedTask, subset: str, columns: Sequence[str], split: str | None = None) -> list[list[Any]]:
     """Columns of `subset` of the task's dataset, fetched by the `datasets` library into its cache.
+
+    Args:
+        task: names the dataset, its revision, and the split where none is given.
+        subset: its configuration.
+        columns: by name.
+        split: another one than the task's.
 
     Raises:
         MlkdError: E403 if neither the hub nor the cache has it, E310 if a column is missing.
     """
     import datasets
 
+    split = split or task.split
     where = f"{task.dataset}, {subset}"
     try:
         with _no_waiting_for_an_unreachable_hub(task.dataset):
-            rows = datasets.load_dataset(task.dataset, subset, split=task.split, revision=task.revision)
+            rows = datasets.load_dataset(task.dataset, subset, split=split, revision=task.revision)
     except ValueError as error:
-        raise fail("E310", f"no such subset or split '{task.split}' ({_first_line(error)})", where=where) from error
+        raise fail("E310", f"no such subset or split '{split}' ({_first_line(error)})", where=where) from error
     except (ConnectionError, OSError, datasets.exceptions.DatasetsError) as error:
         raise MlkdError(_unreachable(task, error)) from error
     missing = [column for column in columns if column not in rows.column_names]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mlkd.errors import fail
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, TaskResult, mean_score
+from mlkd.tasks.base import Score, TaskResult, mean_score, with_means
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
+from mlkd.tasks.samples import MeanSample
 from mlkd.tasks.vectors import TextVectors
 
 
@@ -21,8 +22,8 @@ from mlkd.tasks.vectors import TextVectors
 class MseTask(ParallelTask):
     """Mean over pairs and dimensions of (T(x) - S(y))², times 100; lower is better.
 
-    `explained` is 1 - MSE / Var(T), 1 for a perfect student and 0 for one that always says the teacher's mean: the MSE
-    of unit vectors is at most a few thousandths whatever the student does.
+    `explained` is 100 (1 - MSE / Var(T)), 100 for a perfect student and 0 for one that always says the teacher's mean:
+    the MSE of unit vectors is at most a few thousandths whatever the student does.
 
     Source:
         Reimers & Gurevych 2020, section 2; sentence-transformers, `MSEEvaluator`.
@@ -45,11 +46,13 @@ class MseTask(ParallelTask):
                 where=self.name,
                 remedy="give the student a dense layer to the teacher's dimension, or leave this task out",
             )
-        scores = []
+        scores, samples = [], {}
         for pairs in sets:
-            mse, explained = mse_and_explained(targets.rows(pairs.english), vectors.rows(pairs.foreign))
-            scores.append(Score(pairs.language, "mse", 100 * mse, len(pairs.english)))
-            scores.append(Score(pairs.language, "explained", explained, len(pairs.english)))
+            target_ND = targets.rows(pairs.english)
+            errors = MeanSample(squared_errors(target_ND, vectors.rows(pairs.foreign)).numpy())
+            samples[f"{pairs.language}/mse"] = errors
+            scores.append(Score(pairs.language, "mse", errors.value(), errors.count))
+            scores.append(Score(pairs.language, "explained", explained(errors.value(), target_ND), errors.count))
         return TaskResult(
             task=self.name,
             protocol="x100, T(en) against S(xx)",
@@ -58,16 +61,22 @@ class MseTask(ParallelTask):
             data_sha256=hash_sets(sets),
             scores=scores + [mean_score(scores, metric) for metric in ("mse", "explained")],
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
+            samples=with_means(samples),
         )
 
 
-def mse_and_explained(target_ND: Tensor, student_ND: Tensor) -> tuple[float, float | None]:
-    """Mean squared error, and the share of the targets' variance it leaves explained (None if they do not vary).
+def squared_errors(target_ND: Tensor, student_ND: Tensor) -> Tensor:
+    """Mean over dimensions of the squared difference, (N,) float64."""
+    return ((target_ND.double() - student_ND.double()) ** 2).mean(dim=1)
+
+
+def explained(mse: float | None, target_ND: Tensor) -> float | None:
+    """Percent of the targets' variance that `mse` (x100) leaves explained; None where they do not vary.
 
     >>> import torch
-    >>> mse_and_explained(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [2.0]]))
-    (0.5, 0.5)
+    >>> explained(50.0, torch.tensor([[1.0], [3.0]]))
+    50.0
     """
-    mse = float(((target_ND - student_ND) ** 2).mean())
+    target_ND = target_ND.double()
     variance = float(((target_ND - target_ND.mean(dim=0)) ** 2).mean())
-    return mse, 1 - mse / variance if variance > 0 else None
+    return 100 - mse / variance if variance > 0 and mse is not None else None

@@ -139,10 +139,6 @@ def hits(predicted: list[int], texts: list[str]) -> list[bool]:
     return [texts[row] == wanted for row, wanted in zip(predicted, texts, strict=True)]
 
 
-def percent(flags: list[bool]) -> float:
-    return 100 * sum(flags) / len(flags)
-
-
 def _without_empty(language: str, english: list[str], foreign: list[str]) -> ParallelSet:
     full = [pair for pair in zip(english, foreign, strict=True) if pair[0].strip() and pair[1].strip()]
     if not full:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlkd.data.reading import Header, read_tsv
+from mlkd.data.languages import check_language
+from mlkd.data.reading import Header, raise_first, read_lines, read_tsv
 from mlkd.errors import Problem, did_you_mean, fail
 from mlkd.tasks.base import Task
-
-_LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]+)*")
-_YAML_BOOLEANS = ("True", "False", "true", "false")
 
 
 class Origin(enum.Enum):
@@ -69,13 +68,8 @@ def language_problems(languages: Sequence[str], where: str) -> list[Problem]:
 
 
 def language_problem(language: str, where: str) -> Problem | None:
-    """E206 for what YAML made of `no`, E207 for what is no language code at all."""
-    if language in _YAML_BOOLEANS:
-        remedy = 'YAML reads no, on and yes as booleans: write "no" in quotes'
-        return Problem("E206", f"is the boolean {language.capitalize()}", where=where, remedy=remedy)
-    if not _LANGUAGE.fullmatch(language):
-        return Problem("E207", f"'{language}' is no language code such as de or zh_tw", where=where)
-    return None
+    """E206 for what YAML made of `no`, E207 for what is no language code."""
+    return check_language(language, where)
 
 
 def check_embedded(language: str, available: Sequence[str]) -> None:
@@ -106,7 +100,43 @@ def fill_template(template: str, where: str, **values: str) -> str:
 
 
 def read_columns(path: str, columns: Sequence[str]) -> tuple[list[list[str]], list[int]]:
-    """Named columns of a TSV file with a header, and the line number of each row."""
+    """Columns of a TSV file, or of a CSV file by its suffix, and the line number of each row.
+
+    Columns are names in a header, or all of them positions from 0 in a file without one. Rows of a file without
+    header may have more columns than are wanted: the STS benchmark has a source behind some of its sentences.
+    """
     distinct = list(dict.fromkeys(columns))
-    table = read_tsv(path, distinct, Header.present)
-    return [table.columns[column] for column in columns], table.line_numbers
+    is_headed = not all(column.isdigit() for column in columns)
+    if path.lower().removesuffix(".gz").endswith(".csv") and "\t" not in read_lines(path).lines[0]:
+        values, line_numbers = _read_csv(path, distinct, is_headed)
+    else:
+        table = read_tsv(path, distinct, Header.present if is_headed else Header.absent, strict=is_headed)
+        values, line_numbers = table.columns, table.line_numbers
+    return [values[column] for column in columns], line_numbers
+
+
+def _read_csv(path: str, columns: Sequence[str], is_headed: bool) -> tuple[dict[str, list[str]], list[int]]:
+    """Comma-separated columns, where a quoted cell may hold a comma; no cell holds a line break."""
+    rows: list[tuple[int, list[str]]] = []
+    problems = []
+    for number, line in enumerate(read_lines(path).lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            cells = next(csv.reader([line], strict=True))
+        except csv.Error as error:
+            problems.append(Problem("E307", f"not CSV ({error})", f"{path}:{number}"))
+            continue
+        if rows and len(cells) != len(rows[0][1]):
+            what = f"expected {len(rows[0][1])} columns (comma), got {len(cells)}"
+            problems.append(Problem("E307", what, f"{path}:{number}"))
+        rows.append((number, cells))
+    raise_first(problems, "lines of this file are not like its first")
+    names = rows[0][1] if is_headed else [str(position) for position in range(len(rows[0][1]))]
+    for column in columns:
+        if column not in names:
+            what = f"no column '{column}'; columns: {', '.join(names)}.{did_you_mean(column, names)}"
+            raise fail("E307", what, where=f"{path}:1")
+    rows = rows[is_headed:]
+    values = {column: [cells[names.index(column)] for _, cells in rows] for column in columns}
+    return values, [number for number, _ in rows]

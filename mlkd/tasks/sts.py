@@ -5,57 +5,42 @@ Shapes: N pairs, D dimensions.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mlkd.data.reading import raise_first
 from mlkd.errors import Problem
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, TaskResult, hash_rows, load_each, mean_score
-from mlkd.tasks.hub import clean_texts, read_hub_rows
-from mlkd.tasks.intervals import spearman_interval
-from mlkd.tasks.sources import (
-    Origin,
-    SourcedTask,
-    check_embedded,
-    fill_template,
-    language_problem,
-    read_columns,
-)
+from mlkd.tasks.base import TaskResult, hash_rows, load_each, sample_scores, with_means
+from mlkd.tasks.samples import CorrelationSample, Sample
+from mlkd.tasks.sources import Origin, SourcedTask, language_problem
+from mlkd.tasks.sts_reading import StsSet, StsSource
 from mlkd.tasks.vectors import TextVectors
 
-_MAX_GOLD = 5.0
 _EMBEDDED_PAIRS = ("en-en", "en-de", "en-es", "en-ru", "en-zh", "de-de", "es-es", "ru-ru", "zh-zh")
-
-
-@dataclass(frozen=True, slots=True)
-class StsSet:
-    """Pair n is (`first[n]`, `second[n]`) with the human score `gold[n]` in [0, 5]; `pair` is e.g. `en-de`."""
-
-    pair: str
-    first: list[str]
-    second: list[str]
-    gold: list[float]
 
 
 @dataclass(kw_only=True, slots=True)
 class StsTask(SourcedTask):
     """100 x Spearman correlation of cosine and human score, for each pair of languages.
 
-    Placeholders of `path`, `subset` and the columns: `{pair}` (en-de), `{first}` (en), `{second}` (de). A path without
-    one is a wide TSV file for all pairs: columns `score`, `en1`, `en2`, `de1`, ...
+    Placeholders of `path`, `gold_path`, `subset` and the columns: `{pair}` (en-de), `{first}` (en), `{second}` (de),
+    `{track}` (track5.en-en, as SemEval-2017 names its files), and `{language}`, which names row-aligned files or
+    subsets of one language each: sentence 1 is taken from the first language's, sentence 2 from the second's.
+    A path without any is a wide TSV file for all pairs: columns `score`, `en1`, `en2`, `de1`, ...
+
+    Rows after the last score are left out with a warning: half of SemEval's track 6 was never scored.
 
     Args:
         pairs: which sentence languages are compared.
-        first_column: None for `{first}1` in a wide file and `sentence1` elsewhere.
-        second_column: None for `{second}2` in a wide file and `sentence2` elsewhere.
-        score_column: name of the column with the human score.
+        gold_path: file of one score a line beside a `path` without scores; empty where the scores are in the same file.
+        first_column: a name, or a position from 0 in files without a header; None for `{first}1` in a wide file, 0
+            beside a `gold_path`, and `sentence1` elsewhere.
+        second_column: None for `{second}2` in a wide file, 1 beside a `gold_path`, and `sentence2` elsewhere.
+        score_column: of the human score.
 
     Source:
         Cer et al. 2017, SemEval-2017 task 1; Reimers & Gurevych 2020, section 4.1; sentence-transformers,
@@ -64,12 +49,15 @@ class StsTask(SourcedTask):
 
     name: str = "sts"
     pairs: list[str] = field(default_factory=lambda: list(_EMBEDDED_PAIRS))
+    gold_path: str = ""
     first_column: str | None = None
     second_column: str | None = None
     score_column: str = "score"
 
     def _field_problems(self) -> list[Problem]:
         problems = SourcedTask._field_problems(self)
+        if self.gold_path and not self.path:
+            problems.append(Problem("E209", "needs path, the file of the sentences", where="gold_path"))
         if not self.pairs:
             problems.append(Problem("E204", "must name at least one pair such as en-de", where="pairs"))
         for position, pair in enumerate(self.pairs):
@@ -84,9 +72,25 @@ class StsTask(SourcedTask):
                 problems.append(Problem("E204", f"'{pair}' is listed twice", where=where))
         return problems
 
-    def load(self) -> list[StsSet]:
-        """All pairs of languages in the order of `pairs`; every problem of every pair at once."""
-        return load_each(self.pairs, self._load_pair)
+    @property
+    def is_wide(self) -> bool:
+        """Whether one file holds all languages side by side."""
+        return self.origin is Origin.files and "{" not in self.path
+
+    @property
+    def source(self) -> StsSource:
+        """How the pairs of this task are read."""
+        if self.gold_path:
+            defaults = ("0", "1")
+        else:
+            defaults = ("{first}1", "{second}2") if self.is_wide else ("sentence1", "sentence2")
+        first = defaults[0] if self.first_column is None else self.first_column
+        second = defaults[1] if self.second_column is None else self.second_column
+        return StsSource(self, self.gold_path, (first, second, self.score_column))
+
+    def load(self) -> Any:
+        """A list of StsSet in the order of `pairs`; every problem of every pair at once."""
+        return load_each(self.pairs, self.source.read)
 
     def texts(self, data: Any) -> Iterator[str]:
         sets: list[StsSet] = data
@@ -97,15 +101,12 @@ class StsTask(SourcedTask):
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[StsSet] = data
         vectors = TextVectors(encoder, self.texts(sets))
-        scores, intervals = [], {}
+        samples: dict[str, Sample] = {}
         for pairs in sets:
-            gold = np.asarray(pairs.gold, dtype=np.float64)
-            correlations = correlate(vectors.rows(pairs.first), vectors.rows(pairs.second), gold)
-            scores += [Score(pairs.pair, metric, value, len(gold)) for metric, value in correlations.items()]
-            if (spearman := correlations["spearman"]) is not None:
-                intervals[f"{pairs.pair}/spearman"] = spearman_interval(spearman, len(gold))
-        metrics = dict.fromkeys(score.metric for score in scores)
-        undefined = [f"{score.language}/{score.metric}" for score in scores if score.value is None]
+            correlations = correlate(vectors.rows(pairs.first), vectors.rows(pairs.second), pairs.gold)
+            samples |= {f"{pairs.pair}/{metric}": sample for metric, sample in correlations.items()}
+        samples = with_means(samples)
+        scores = sample_scores(samples)
         return TaskResult(
             task=self.name,
             protocol="100 x Spearman of cosine",
@@ -116,85 +117,37 @@ class StsTask(SourcedTask):
                 for pairs in sets
                 for first, second, gold in zip(pairs.first, pairs.second, pairs.gold, strict=True)
             ),
-            scores=scores + [mean_score(scores, metric) for metric in metrics],
-            details={"intervals": intervals, "undefined": undefined},
+            scores=scores,
+            details={
+                "undefined": [f"{score.language}/{score.metric}" for score in scores if score.value is None],
+                "num_unscored": {pairs.pair: pairs.num_unscored for pairs in sets},
+            },
+            # Resampling a correlation costs the most of all; the seven others are there to be compared at a glance.
+            samples={key: sample for key, sample in samples.items() if key.endswith("/spearman")},
         )
 
-    def _load_pair(self, pair: str) -> StsSet:
-        first_language, second_language = pair.split("-")
-        names = {"pair": pair, "first": first_language, "second": second_language}
-        if self.origin is Origin.embedded:
-            from mlkd.data.embedded import LANGUAGES, graded_pairs
 
-            for language in (first_language, second_language):
-                check_embedded(language, ("en", *LANGUAGES))
-            rows = graded_pairs(first_language, second_language)
-            return StsSet(pair, [row[1] for row in rows], [row[2] for row in rows], [float(row[0]) for row in rows])
-        is_wide = self.origin is Origin.files and "{" not in self.path
-        defaults = ("{first}1", "{second}2") if is_wide else ("sentence1", "sentence2")
-        columns = [
-            fill_template(default if column is None else column, "column", **names)
-            for column, default in zip((self.first_column, self.second_column), defaults, strict=True)
-        ]
-        columns.append(self.score_column)
-        if self.origin is Origin.hub:
-            subset = fill_template(self.subset, "subset", **names)
-            where = f"{self.dataset}, {subset}"
-            first, second, gold = read_hub_rows(self, subset, columns)
-            first, second = clean_texts(first, where), clean_texts(second, where)
-            places = [f"{where}, row {row}" for row in range(1, len(first) + 1)]
-        else:
-            path = fill_template(self.path, "path", **names)
-            (first, second, gold), line_numbers = read_columns(path, columns)
-            places = [f"{path}:{line}" for line in line_numbers]
-        return StsSet(pair, first, second, _parse_gold(gold, places))
-
-
-def correlate(
-    first_ND: Tensor, second_ND: Tensor, gold: np.ndarray[Any, np.dtype[np.float64]]
-) -> dict[str, float | None]:
-    """100 x correlation of `gold` (N,) with the similarity of row n of both sides; None where one is constant.
-
-    Keys: `spearman` and `pearson` of the cosine, and `spearman_dot`, `spearman_euclidean`, `spearman_manhattan`.
-    """
+def similarities(first_ND: Tensor, second_ND: Tensor) -> dict[str, Tensor]:
+    """(N,) similarities of row n of both sides by name: cosine, dot, and negative euclidean and manhattan distance."""
     normalize = torch.nn.functional.normalize
     difference = first_ND - second_ND
-    similarities = {
-        "": (normalize(first_ND, dim=1) * normalize(second_ND, dim=1)).sum(dim=1),
-        "_dot": (first_ND * second_ND).sum(dim=1),
-        "_euclidean": -(difference**2).sum(dim=1).sqrt(),
-        "_manhattan": -difference.abs().sum(dim=1),
-    }
-    correlations = {
-        f"spearman{name}": _correlation(values, gold, by_rank=True) for name, values in similarities.items()
-    }
     return {
-        "spearman": correlations.pop("spearman"),
-        "pearson": _correlation(similarities[""], gold, by_rank=False),
-        **correlations,
+        "cosine": (normalize(first_ND, dim=1) * normalize(second_ND, dim=1)).sum(dim=1),
+        "dot": (first_ND * second_ND).sum(dim=1),
+        "euclidean": -(difference**2).sum(dim=1).sqrt(),
+        "manhattan": -difference.abs().sum(dim=1),
     }
 
 
-def _correlation(values: Tensor, gold: np.ndarray[Any, np.dtype[np.float64]], *, by_rank: bool) -> float | None:
-    from scipy.stats import pearsonr, rankdata
+def correlate(first_ND: Tensor, second_ND: Tensor, gold: Sequence[float]) -> dict[str, Sample]:
+    """Correlations of `gold` (N,) with the similarity of row n of both sides.
 
-    predicted = values.double().numpy()
-    if len(gold) < 2 or np.ptp(predicted) == 0 or np.ptp(gold) == 0:
-        return None
-    if by_rank:
-        predicted, gold = rankdata(predicted), rankdata(gold)
-    return 100 * float(pearsonr(predicted, gold).statistic)
-
-
-def _parse_gold(cells: list[Any], places: list[str]) -> list[float]:
-    gold, problems = [], []
-    for cell, place in zip(cells, places, strict=True):
-        try:
-            value = float(cell)
-        except (TypeError, ValueError):
-            value = math.nan
-        if not 0.0 <= value <= _MAX_GOLD:
-            problems.append(Problem("E314", f"score '{cell}' is no number in [0, 5]", place))
-        gold.append(value)
-    raise_first(problems, "scores of this set are no number in [0, 5]")
-    return gold
+    Keys: `spearman` and `pearson` of the cosine, then `spearman_dot`, `pearson_dot`, `spearman_euclidean`, ...
+    """
+    return {
+        f"{metric}{'' if name == 'cosine' else f'_{name}'}": CorrelationSample(
+            values.double().numpy(), gold, rank=metric == "spearman"
+        )
+        for name, values in similarities(first_ND, second_ND).items()
+        for metric in ("spearman", "pearson")
+    }

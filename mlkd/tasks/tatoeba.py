@@ -7,11 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mlkd.mining.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, TaskResult, mean_score
-from mlkd.tasks.intervals import wilson_interval
-from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets, hits, nearest_both_ways, percent
+from mlkd.tasks.base import TaskResult, sample_scores, with_means
+from mlkd.tasks.language_codes import expand_sets
+from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets, hits, nearest_both_ways
+from mlkd.tasks.samples import MeanSample, Sample
 from mlkd.tasks.vectors import TextVectors
 
 
@@ -33,6 +36,8 @@ class TatoebaTask(ParallelTask):
     """Cosine top-1 retrieval between English and each language.
 
     Args:
+        languages: codes, and the names of published selections: `all` (the 112 languages of LASER's test sets) and
+            `xtreme` (36 of them).
         protocol: whose numbers these are.
         search: how neighbours are searched.
 
@@ -44,53 +49,53 @@ class TatoebaTask(ParallelTask):
     protocol: TatoebaProtocol = field(default=TatoebaProtocol.laser)
     search: NeighbourSearch = field(default_factory=NeighbourSearch)
 
+    def __post_init__(self) -> None:
+        self.languages = expand_sets(self.languages)
+        ParallelTask.__post_init__(self)
+
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
         vectors = TextVectors(encoder, self.texts(sets))
-        main = "f1" if self.protocol is TatoebaProtocol.mteb else "accuracy"
-        scores = [score for pairs in sets for score in self._score_language(pairs, vectors)]
-        metrics = dict.fromkeys(score.metric for score in scores)
-        means = [mean_score(scores, metric) for metric in metrics]
-        intervals = {
-            f"{score.language}/{score.metric}": wilson_interval(score.value, score.count)
-            for score in scores
-            if score.value is not None and score.metric in ("xx->en", "en->xx", "accuracy")
-        }
+        samples: dict[str, Sample] = {}
+        for pairs in sets:
+            found = self._score_language(pairs, vectors)
+            samples |= {f"{pairs.language}/{metric}": sample for metric, sample in found.items()}
+        samples = with_means(samples)
         return TaskResult(
             task=self.name,
             protocol=self.protocol.value,
-            main=main,
+            main="f1" if self.protocol is TatoebaProtocol.mteb else "accuracy",
             higher_is_better=True,
             data_sha256=hash_sets(sets),
-            scores=scores + means,
-            details={"intervals": intervals, "num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
+            scores=sample_scores(samples),
+            details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
+            samples=samples,
         )
 
-    def _score_language(self, pairs: ParallelSet, vectors: TextVectors) -> list[Score]:
+    def _score_language(self, pairs: ParallelSet, vectors: TextVectors) -> dict[str, Sample]:
         to_english, from_english = nearest_both_ways(
             self.search, vectors.rows(pairs.foreign), vectors.rows(pairs.english)
         )
-        count = len(pairs.english)
         if self.protocol is TatoebaProtocol.mteb:
-            return [Score(pairs.language, "f1", 100 * weighted_f1(to_english), count)]
+            return {"f1": MeanSample(row_f1(to_english))}
         if self.protocol is TatoebaProtocol.xtreme:
-            same_row = [row == wanted for wanted, row in enumerate(from_english)]
-            return [Score(pairs.language, "accuracy", percent(same_row), count)]
-        foreign_to_english = percent(hits(to_english, pairs.english))
-        english_to_foreign = percent(hits(from_english, pairs.foreign))
-        return [
-            Score(pairs.language, "xx->en", foreign_to_english, count),
-            Score(pairs.language, "en->xx", english_to_foreign, count),
-            Score(pairs.language, "accuracy", (foreign_to_english + english_to_foreign) / 2, count),
-        ]
+            return {"accuracy": MeanSample(np.asarray(from_english) == np.arange(len(from_english)))}
+        foreign_to_english = np.asarray(hits(to_english, pairs.english), dtype=np.float64)
+        english_to_foreign = np.asarray(hits(from_english, pairs.foreign), dtype=np.float64)
+        return {
+            "xx->en": MeanSample(foreign_to_english),
+            "en->xx": MeanSample(english_to_foreign),
+            "accuracy": MeanSample((foreign_to_english + english_to_foreign) / 2),
+        }
 
 
-def weighted_f1(predicted: list[int]) -> float:
-    """Weighted F1 where row n is its own class n and occurs once: F1 of class n is 2 tp / (1 + predictions of n).
+def row_f1(predicted: list[int]) -> list[float]:
+    """F1 of each row as a class that occurs once: 2 tp / (1 + predictions of the row). Their mean is the weighted F1.
 
-    >>> weighted_f1([0, 0])
-    0.3333333333333333
+    A resampled mean keeps the predictions that were counted in the whole set.
+
+    >>> row_f1([0, 0])
+    [0.6666666666666666, 0.0]
     """
     times_predicted = Counter(predicted)
-    total = sum(2 / (1 + times_predicted[row]) for wanted, row in enumerate(predicted) if row == wanted)
-    return total / len(predicted)
+    return [2 / (1 + times_predicted[row]) if row == wanted else 0.0 for wanted, row in enumerate(predicted)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mlkd.mining.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, TaskResult, mean_score
-from mlkd.tasks.intervals import wilson_interval
-from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets, hits, nearest_both_ways, percent
+from mlkd.tasks.base import TaskResult, sample_scores, with_means
+from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets, hits, nearest_both_ways
+from mlkd.tasks.samples import MeanSample, Sample
 from mlkd.tasks.vectors import TextVectors
 
 
@@ -30,23 +32,22 @@ class TranslationTask(ParallelTask):
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
         vectors = TextVectors(encoder, self.texts(sets))
-        scores = []
+        samples: dict[str, Sample] = {}
         for pairs in sets:
             forward, backward = nearest_both_ways(self.search, vectors.rows(pairs.english), vectors.rows(pairs.foreign))
-            src2trg, trg2src = percent(hits(forward, pairs.foreign)), percent(hits(backward, pairs.english))
-            values = {"src2trg": src2trg, "trg2src": trg2src, "accuracy": (src2trg + trg2src) / 2}
-            scores += [Score(pairs.language, metric, value, len(pairs.english)) for metric, value in values.items()]
-        intervals = {
-            f"{score.language}/{score.metric}": wilson_interval(score.value, score.count)
-            for score in scores
-            if score.value is not None
-        }
+            src2trg = np.asarray(hits(forward, pairs.foreign), dtype=np.float64)
+            trg2src = np.asarray(hits(backward, pairs.english), dtype=np.float64)
+            samples[f"{pairs.language}/src2trg"] = MeanSample(src2trg)
+            samples[f"{pairs.language}/trg2src"] = MeanSample(trg2src)
+            samples[f"{pairs.language}/accuracy"] = MeanSample((src2trg + trg2src) / 2)
+        samples = with_means(samples)
         return TaskResult(
             task=self.name,
             protocol="cosine top-1, identical texts count",
             main="accuracy",
             higher_is_better=True,
             data_sha256=hash_sets(sets),
-            scores=scores + [mean_score(scores, metric) for metric in ("src2trg", "trg2src", "accuracy")],
-            details={"intervals": intervals, "num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
+            scores=sample_scores(samples),
+            details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
+            samples=samples,
         )

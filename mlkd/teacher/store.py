@@ -102,3 +102,8 @@ class VectorStore:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(target)
+
+
+def unit_norm(vectors: Tensor) -> bool:
+    """Whether vectors (N, E) all have norm 1 within rounding."""
+    return bool(((vectors.norm(dim=1) - 1).abs() < 1e-2).all())

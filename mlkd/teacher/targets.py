@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from mlkd.models.locate import locate_model
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.runtime.devices import Hardware, autocast_type, place
+from mlkd.teacher.reduction import ReducedSpace, TeacherReduction
 from mlkd.teacher.store import Positions, VectorStore
 
 log = logging.getLogger("mlkd")
@@ -37,6 +38,7 @@ class Teacher:
         max_length: in tokens; None takes the folder's own.
         revision: of a hub id.
         trust_remote_code: run Python code that the model brings.
+        reduction: to fewer dimensions, for a student of fewer dimensions; see TeacherReduction.
     """
 
     model: str = ""
@@ -44,6 +46,7 @@ class Teacher:
     max_length: int | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    reduction: TeacherReduction = field(default_factory=TeacherReduction)
 
     def __post_init__(self) -> None:
         problems = []
@@ -106,11 +109,15 @@ class TeacherTargets:
     Args:
         folder: of this teacher in the cache, named by its fingerprint.
         teacher: encodes what the cache lacks.
+
+    Attributes:
+        reduction: applied to every vector that is read; None for the teacher as it is. What is cached is not reduced.
     """
 
     def __init__(self, folder: Path, teacher: LazyTeacher) -> None:
         self.store = VectorStore(folder)
         self.teacher = teacher
+        self.reduction: ReducedSpace | None = None
 
     def ensure(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Positions:
         """Encode the texts that the cache lacks, shard by shard; a killed run loses at most one shard.
@@ -157,7 +164,13 @@ class TeacherTargets:
 
     def rows(self, positions: Positions) -> Tensor:
         """float32 (N, E) on the CPU."""
-        return self.store.rows(positions)
+        vectors = self.store.rows(positions)
+        return vectors if self.reduction is None else self.reduction(vectors)
+
+    @property
+    def dimension(self) -> int:
+        """E, after any reduction; the store must not be empty."""
+        return self.store.dimension if self.reduction is None else self.reduction.dimension
 
 
 def _finite(vectors: Tensor, texts: Sequence[str]) -> Tensor:
@@ -170,8 +183,3 @@ def _finite(vectors: Tensor, texts: Sequence[str]) -> Tensor:
             remedy="set hardware.teacher_precision=fp32, or remove these texts",
         )
     return vectors
-
-
-def unit_norm(vectors: Tensor) -> bool:
-    """Whether vectors (N, E) all have norm 1 within rounding."""
-    return bool(((vectors.norm(dim=1) - 1).abs() < 1e-2).all())

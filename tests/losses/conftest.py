@@ -17,14 +17,35 @@ def random_vectors(
     *,
     seed: int = 0,
     source_ids: Sequence[int] | None = None,
+    negative_ids: Sequence[int] = (),
+    teacher_negative_ids: Sequence[int] = (),
     dtype: torch.dtype = torch.float64,
 ) -> PairVectors:
+    """A batch; with negatives where their ids are given, always with a second pass and wide vectors."""
     generator = torch.Generator().manual_seed(seed)
     sides = [student_dimension, student_dimension, teacher_dimension, teacher_dimension]
-    student_x, student_y, teacher_x, teacher_y = (
-        torch.randn(num_pairs, d, generator=generator, dtype=torch.float64).to(dtype) for d in sides
+
+    def draw(count: int, dimension: int) -> torch.Tensor:
+        return torch.randn(count, dimension, generator=generator, dtype=torch.float64).to(dtype)
+
+    student_x, student_y, teacher_x, teacher_y = (draw(num_pairs, d) for d in sides)
+    again, wide_x, wide_y = (
+        draw(num_pairs, student_dimension),
+        draw(num_pairs, teacher_dimension),
+        draw(num_pairs, teacher_dimension),
     )
+    extra = {}
+    if negative_ids:
+        extra["student_negatives_KD"] = draw(len(negative_ids), student_dimension)
+        extra["student_negative_ids_K"] = torch.tensor(negative_ids)
+    if teacher_negative_ids:
+        extra["teacher_negatives_QE"] = draw(len(teacher_negative_ids), teacher_dimension)
+        extra["teacher_negative_ids_Q"] = torch.tensor(teacher_negative_ids)
     return PairVectors(
+        student_source_again_BD=again,
+        student_source_wide_BW=wide_x,
+        student_target_wide_BW=wide_y,
+        **extra,
         student_source_BD=student_x,
         student_target_BD=student_y,
         teacher_source_BE=teacher_x,

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from mlkd.errors import MlkdError
+from mlkd.losses.auxiliary import MaskedLanguageTerm
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
 from mlkd.losses.mix import LossMix, LossValues, gradient_shares
-from mlkd.losses.ranking import Against, AmsRanking, InfoNceRanking
+from mlkd.losses.negatives import Against, NegativePool, RankingTerm
+from mlkd.losses.ranking import AmsRanking, InfoNceRanking
 from mlkd.losses.similarity import SimilarityTerm
 from mlkd.losses.vectors import PairVectors
 
@@ -109,10 +111,82 @@ def test_what_a_mix_asks_of_the_teacher(mix: LossMix, teacher_target: bool, dime
     assert mix.compares_dimensions is dimensions
 
 
+def test_distillation_first_compares_the_layer_before_the_last(vectors: MakeVectors) -> None:
+    v = vectors(student_dimension=3, teacher_dimension=5)
+    feature = dataclasses.replace(LEALLA_FEATURE, projection=Projection.distillation_first)
+    mix = LossMix(alpha=1.0, beta=10.0, ranking=AmsRanking(scale=2.0), feature=feature)
+    loss = mix.build(3, 5)
+    assert list(loss.parameters()) == []  # the layer is the student's own
+    values = loss(v)
+    sides = ((v.student_source_wide_BW, v.teacher_source_BE), (v.student_target_wide_BW, v.teacher_target_BE))
+    expected = sum(
+        math.fsum((a - b) ** 2 for s, t in zip(wide, own, strict=True) for a, b in zip(s, t, strict=True)) / len(wide)
+        for wide, own in ((wide.tolist(), own.tolist()) for wide, own in sides)
+    )
+    assert values.raw["feature"].item() == pytest.approx(expected, rel=1e-12)
+    assert values.raw["ranking"].item() == pytest.approx(float(AmsRanking(scale=2.0)(v)), rel=1e-12)
+    assert (mix.needs_wide, mix.compares_dimensions, mix.reduces_teacher) == (True, False, False)
+
+
+def test_a_synchronized_teacher_meets_the_student_directly() -> None:
+    feature = dataclasses.replace(LEALLA_FEATURE, projection=Projection.synchronized)
+    mix = LossMix(feature=feature)
+    assert (mix.needs_wide, mix.compares_dimensions, mix.reduces_teacher) == (False, True, True)
+    assert list(mix.build(4, 4).parameters()) == []
+    assert not LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=feature).reduces_teacher
+
+
+@pytest.mark.parametrize(
+    ("ranking", "expected"),
+    [
+        # second pass, mined a pair, as student vectors, as teacher vectors, further teacher vectors
+        (AmsRanking(), (False, 0, True, False, 0)),
+        (InfoNceRanking(), (False, 0, False, True, 0)),
+        (InfoNceRanking(against=Against.dropout), (True, 0, True, False, 0)),
+        (AmsRanking(hard_negatives=2), (False, 2, True, False, 0)),
+        (InfoNceRanking(against=Against.both, hard_negatives=1), (False, 1, True, True, 0)),
+        (InfoNceRanking(teacher_negatives=64), (False, 0, False, True, 64)),
+        (InfoNceRanking(teacher_negatives=64, teacher_negatives_from=NegativePool.cache), (False, 0, False, True, 64)),
+    ],
+)
+def test_what_a_ranking_asks_of_the_loop(ranking: RankingTerm, expected: tuple[object, ...]) -> None:
+    def asked(mix: LossMix) -> tuple[object, ...]:
+        return (
+            mix.needs_second_pass,
+            mix.num_hard_negatives,
+            mix.ranks_against_student,
+            mix.ranks_against_teacher,
+            mix.num_teacher_negatives,
+        )
+
+    mix = LossMix(alpha=1.0, ranking=ranking)
+    assert asked(mix) == expected
+    assert mix.teacher_negatives_from is ranking.teacher_negatives_from
+    assert asked(LossMix(alpha=0.0, ranking=ranking)) == (False, 0, False, False, 0)  # without weight, nothing
+
+
+def test_one_more_term(vectors: MakeVectors) -> None:
+    values = LossMix().build(4, 4)(vectors())
+    more = values.plus("auxiliary", torch.tensor(3.0, dtype=torch.float64), 0.5)
+    assert more.total.item() == pytest.approx(values.total.item() + 1.5, rel=1e-12)
+    assert (more.raw["auxiliary"].item(), more.weighted["auxiliary"].item()) == (3.0, 1.5)
+    assert list(more.raw) == ["feature", "auxiliary"]
+    assert list(values.raw) == ["feature"]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, math.nan])
+def test_the_share_of_masked_tokens(share: float) -> None:
+    with pytest.raises(MlkdError) as caught:
+        MaskedLanguageTerm(mask_share=share)
+    assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "mask_share")]
+
+
 @pytest.mark.parametrize(
     ("fields", "wheres"),
     [
         ({"alpha": -1.0}, ["alpha"]),
+        ({"delta": -1.0}, ["delta"]),
+        ({"beta": 0.0, "delta": 1.0}, [""]),
         ({"beta": math.nan}, ["beta", ""]),
         ({"gamma": -0.5, "temperature": -1.0}, ["gamma", "temperature"]),
         ({"beta": 0.0}, [""]),

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm
+from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
 from mlkd.losses.mix import LossMix
-from mlkd.losses.ranking import Against, AmsRanking, InfoNceRanking
+from mlkd.losses.negatives import Against
+from mlkd.losses.ranking import AmsRanking, InfoNceRanking, TripletMeasure, TripletRanking
+from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 from mlkd.losses.vectors import PairVectors
 
 MIXES = {
@@ -25,9 +27,34 @@ MIXES = {
     "info_nce_teacher": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0)),
     "info_nce_both": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.both)),
     "info_nce_student": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.student)),
+    "info_nce_negatives": LossMix(
+        alpha=1.0,
+        beta=0.0,
+        ranking=InfoNceRanking(scale=3.0, against=Against.both, hard_negatives=1, teacher_negatives=2),
+    ),
+    "simcse": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.dropout)),
+    "triplet": LossMix(alpha=1.0, beta=0.0, ranking=TripletRanking(margin=0.6)),
+    "triplet_euclidean": LossMix(
+        alpha=1.0, beta=0.0, ranking=TripletRanking(margin=0.6, measure=TripletMeasure.euclidean)
+    ),
+    "l2": LossMix(feature=FeatureTerm(distance=FeatureDistance.l2)),
+    "distillation_first": LossMix(
+        feature=FeatureTerm(target=FeatureTarget.own, projection=Projection.distillation_first)
+    ),
+    "kl": LossMix(beta=0.0, gamma=1.0, temperature=0.5, similarity=SimilarityTerm(distance=SimilarityDistance.kl)),
 }
 every_term = pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
-TENSORS = ("student_source_BD", "student_target_BD", "teacher_source_BE", "teacher_target_BE", "source_ids_B")
+PAIRS = (
+    "student_source_BD",
+    "student_target_BD",
+    "teacher_source_BE",
+    "teacher_target_BE",
+    "source_ids_B",
+    "student_source_again_BD",
+    "student_source_wide_BW",
+    "student_target_wide_BW",
+)
+NEGATIVES = ("student_negatives_KD", "student_negative_ids_K", "teacher_negatives_QE", "teacher_negative_ids_Q")
 
 
 @st.composite
@@ -35,8 +62,17 @@ def batches(draw: st.DrawFn) -> PairVectors:
     num_pairs, dimension = draw(st.integers(1, 6)), draw(st.integers(2, 5))
     ids = draw(st.lists(st.integers(0, 3), min_size=num_pairs, max_size=num_pairs))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    sides = [torch.randn(num_pairs, dimension, generator=generator, dtype=torch.float64) for _ in range(4)]
+    sides = [torch.randn(num_pairs, dimension, generator=generator, dtype=torch.float64) for _ in range(7)]
+    negatives = [torch.randn(3, dimension, generator=generator, dtype=torch.float64) for _ in range(2)]
+    negative_ids = torch.tensor(draw(st.lists(st.integers(-1, 5), min_size=3, max_size=3)))
     return PairVectors(
+        student_source_again_BD=sides[4],
+        student_source_wide_BW=sides[5],
+        student_target_wide_BW=sides[6],
+        student_negatives_KD=negatives[0],
+        student_negative_ids_K=negative_ids,
+        teacher_negatives_QE=negatives[1],
+        teacher_negative_ids_Q=negative_ids,
         student_source_BD=sides[0],
         student_target_BD=sides[1],
         teacher_source_BE=sides[2],
@@ -56,7 +92,9 @@ def total(mix: LossMix, vectors: PairVectors) -> float:
 def test_the_order_of_a_batch_changes_nothing(mix: LossMix, vectors: PairVectors, rng: object) -> None:
     order = list(range(len(vectors.source_ids_B)))
     rng.shuffle(order)  # type: ignore[attr-defined]
-    shuffled = PairVectors(**{name: getattr(vectors, name)[torch.tensor(order)] for name in TENSORS})
+    shuffled = dataclasses.replace(vectors, **{name: getattr(vectors, name)[torch.tensor(order)] for name in PAIRS})
+    # Nor does the order of further negatives.
+    shuffled = dataclasses.replace(shuffled, **{name: getattr(vectors, name).flip(0) for name in NEGATIVES})
     assert total(mix, shuffled) == pytest.approx(total(mix, vectors), rel=1e-9, abs=1e-12)
 
 
@@ -64,9 +102,10 @@ def test_the_order_of_a_batch_changes_nothing(mix: LossMix, vectors: PairVectors
 @settings(max_examples=10, deadline=None)
 @given(batches())
 def test_inputs_are_not_changed(mix: LossMix, vectors: PairVectors) -> None:
-    before = {name: getattr(vectors, name).clone() for name in TENSORS}
+    names = (*PAIRS, *NEGATIVES)
+    before = {name: getattr(vectors, name).clone() for name in names}
     total(mix, vectors)
-    for name in TENSORS:
+    for name in names:
         assert torch.equal(getattr(vectors, name), before[name]), name
 
 
@@ -77,12 +116,12 @@ def test_no_term_is_negative(mix: LossMix, vectors: PairVectors) -> None:
     assert total(mix, vectors) >= -1e-12
 
 
-@pytest.mark.parametrize("name", ["mse", "squared_l2", "cosine", "similarity"])
+@pytest.mark.parametrize("name", ["mse", "squared_l2", "l2", "cosine", "similarity", "kl"])
 @settings(max_examples=25, deadline=None)
 @given(vectors=batches())
 def test_a_perfect_student_has_no_loss(name: str, vectors: PairVectors) -> None:
     # Where the translation's target is the teacher on the source, a perfect student gives both sides that vector.
-    own = name in {"squared_l2", "similarity"}
+    own = name in {"squared_l2", "similarity", "kl"}
     perfect = dataclasses.replace(
         vectors,
         student_source_BD=vectors.teacher_source_BE,
@@ -92,7 +131,10 @@ def test_a_perfect_student_has_no_loss(name: str, vectors: PairVectors) -> None:
     assert total(MIXES[name], vectors) > 1e-9 or len(vectors.source_ids_B) == 1
 
 
-@pytest.mark.parametrize("name", ["similarity", "ams", "info_nce_teacher", "info_nce_student", "cosine"])
+@pytest.mark.parametrize(
+    "name",
+    ["similarity", "ams", "info_nce_teacher", "info_nce_student", "info_nce_negatives", "triplet", "kl", "cosine"],
+)
 @settings(max_examples=15, deadline=None)
 @given(vectors=batches(), factor=st.floats(0.1, 10))
 def test_terms_of_cosines_ignore_lengths(name: str, vectors: PairVectors, factor: float) -> None:
@@ -102,11 +144,11 @@ def test_terms_of_cosines_ignore_lengths(name: str, vectors: PairVectors, factor
 
 @every_term
 def test_gradients(mix: LossMix, vectors: Callable[..., PairVectors]) -> None:
-    v = vectors(num_pairs=4, source_ids=[0, 1, 0, 2])
+    v = vectors(num_pairs=4, source_ids=[0, 1, 0, 2], negative_ids=[1, 7], teacher_negative_ids=[2, 7, 9])
+    names = [name for name in (*PAIRS, *NEGATIVES) if name.startswith("student") and "ids" not in name]
 
-    def loss(source: Tensor, target: Tensor) -> Tensor:
-        moved = dataclasses.replace(v, student_source_BD=source, student_target_BD=target)
-        return mix.build(4, 4)(moved).total
+    def loss(*inputs: Tensor) -> Tensor:
+        return mix.build(4, 4)(dataclasses.replace(v, **dict(zip(names, inputs, strict=True)))).total
 
-    inputs = (v.student_source_BD.requires_grad_(), v.student_target_BD.requires_grad_())
-    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradcheck(loss, tuple(getattr(v, name).requires_grad_() for name in names))
+    assert len(v.student_vectors) == len(names) == 6

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mlkd.errors import MlkdError
-from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm
-from mlkd.losses.ranking import Against, AmsRanking, InfoNceRanking
-from mlkd.losses.similarity import SimilarityTerm
+from mlkd.losses.feature import FeatureDistance, FeatureSides, FeatureTarget, FeatureTerm
+from mlkd.losses.negatives import Against
+from mlkd.losses.ranking import AmsRanking, InfoNceRanking
+from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 from mlkd.losses.vectors import PairVectors
 
 Rows = list[list[float]]
@@ -76,6 +77,53 @@ def test_cosine_distance(vectors: MakeVectors) -> None:
     n = len(x)
     expected = math.fsum(2 - cosine(teacher[i], x[i]) - cosine(teacher[i], y[i]) for i in range(n)) / n
     assert apply(FeatureTerm(distance=FeatureDistance.cosine), v) == pytest.approx(expected, rel=1e-12)
+
+
+def test_l2_is_the_mean_distance_not_squared(vectors: MakeVectors) -> None:
+    v = vectors()
+    teacher, x, y = rows(v.teacher_source_BE), rows(v.student_source_BD), rows(v.student_target_BD)
+    expected = math.fsum(math.dist(teacher[i], x[i]) + math.dist(teacher[i], y[i]) for i in range(len(x))) / len(x)
+    assert apply(FeatureTerm(distance=FeatureDistance.l2), v) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("target", list(FeatureTarget))
+def test_laser3_pulls_translations_alone(vectors: MakeVectors, target: FeatureTarget) -> None:
+    v = vectors()
+    teacher = rows(v.teacher_source_BE if target is FeatureTarget.source else v.teacher_target_BE)
+    y = rows(v.student_target_BD)
+    expected = math.fsum(1 - cosine(t, s) for t, s in zip(teacher, y, strict=True)) / len(y)
+    term = FeatureTerm(distance=FeatureDistance.cosine, target=target, sides=FeatureSides.translation)
+    assert apply(term, v) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("distance", list(FeatureDistance))
+def test_a_student_at_its_target_has_a_finite_gradient(vectors: MakeVectors, distance: FeatureDistance) -> None:
+    v = vectors()
+    student = v.teacher_source_BE.clone().requires_grad_()
+    at_target = dataclasses.replace(v, student_source_BD=student, student_target_BD=student)
+    term = FeatureTerm(distance=distance)
+    (gradient,) = torch.autograd.grad(term(at_target, student, student), student)
+    assert gradient.abs().max() < 1e-12  # nor NaN, which compares as False
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
+def test_kl_of_the_rows_softmaxes(vectors: MakeVectors, temperature: float) -> None:
+    v = vectors(student_dimension=3, teacher_dimension=6)
+
+    def softmaxes(x: Rows, y: Rows) -> Rows:
+        powers = [[math.exp(cosine(a, b) / temperature) for b in y] for a in x]
+        return [[power / math.fsum(row) for power in row] for row in powers]
+
+    p = softmaxes(rows(v.teacher_source_BE), rows(v.teacher_target_BE))
+    q = softmaxes(rows(v.student_source_BD), rows(v.student_target_BD))
+    n = len(p)
+    expected = math.fsum(p[i][j] * math.log(p[i][j] / q[i][j]) for i in range(n) for j in range(n)) / n
+    term = SimilarityTerm(distance=SimilarityDistance.kl)
+    assert float(term(v, temperature)) == pytest.approx(expected, rel=1e-10)
+    reference = torch.nn.functional.kl_div(
+        torch.tensor(q, dtype=torch.float64).log(), torch.tensor(p, dtype=torch.float64), reduction="batchmean"
+    )
+    assert float(reference) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 100.0])

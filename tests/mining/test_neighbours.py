@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlkd.errors import MlkdError
 from mlkd.mining import faiss_backend
 from mlkd.mining.neighbours import Backend, NeighbourSearch
+from mlkd.mining.precision import Precision
 
 
 def _brute_force(queries: torch.Tensor, corpus: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -27,10 +28,10 @@ def _brute_force(queries: torch.Tensor, corpus: torch.Tensor, k: int) -> tuple[n
 
 
 def _search_in_blocks(side: int, monkeypatch: pytest.MonkeyPatch) -> NeighbourSearch:
-    """A search whose blocks are side x side."""
-    search = NeighbourSearch(device="cpu")
-    monkeypatch.setattr("mlkd.mining.neighbours._BYTES_PER_SIMILARITY", search.block_mb * 2**20 / side**2)
-    return search
+    """A search in blocks of about side x side, however few rows there are."""
+    monkeypatch.setattr("mlkd.mining.blocks._FEW", 0)
+    monkeypatch.setattr(NeighbourSearch, "_block_size", lambda search: side**2)
+    return NeighbourSearch(device="cpu", precision=Precision.fp32)
 
 
 @pytest.mark.parametrize("side", [1, 3, 7, 64])
@@ -101,8 +102,10 @@ def test_nan_is_refused_by_row() -> None:
 
 def test_bad_fields_come_together() -> None:
     with pytest.raises(MlkdError) as caught:
-        NeighbourSearch(block_mb=0, device="gpu")
+        NeighbourSearch(block_mb=0, device="gpu", num_lists=0, num_probes=-1)
     assert "error[E204]: block_mb: must be >= 1 (got 0)" in str(caught.value)
+    assert "error[E204]: num_lists: must be >= 1 (got 0)" in str(caught.value)
+    assert "error[E204]: num_probes: must be >= 1 (got -1)" in str(caught.value)
     assert "error[E204]: device: 'gpu' is no device" in str(caught.value)
 
 
@@ -118,6 +121,42 @@ def test_faiss_gives_the_same_neighbours_ties_included() -> None:
         for expected, found in zip(ours, faiss, strict=True):
             assert torch.equal(expected.index, found.index)
             torch.testing.assert_close(expected.similarity, found.similarity)
+
+
+def test_inverted_file_measures_what_it_finds(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("faiss", reason="faiss is an optional extra")
+    source, target = torch.randn(400, 8), torch.randn(800, 8)
+    exact = NeighbourSearch(device="cpu").one_way(source, target, 3)
+    assert exact.recall is None
+    with caplog.at_level("INFO", logger="mlkd"):
+        some = NeighbourSearch(device="cpu", backend=Backend.faiss_ivf, num_lists=20, num_probes=3).one_way(
+            source, target, 3
+        )
+    assert some.recall is not None
+    assert some.recall.num_rows == 400
+    assert some.recall.at_1 == pytest.approx(float((some.index[:, 0] == exact.index[:, 0]).double().mean()))
+    found = (exact.index[:, :, None] == some.index[:, None, :]).any(dim=2).double().mean()
+    assert some.recall.at_k == pytest.approx(float(found))
+    assert 0.3 < some.recall.at_k < 1
+    assert f"faiss_ivf finds {100 * some.recall.at_1:.2f}% of the nearest" in caplog.text
+    everywhere = NeighbourSearch(device="cpu", backend=Backend.faiss_ivf, num_lists=20, num_probes=20)
+    for found_all, expected in zip(
+        everywhere.both_ways(source, target, 3), NeighbourSearch(device="cpu").both_ways(source, target, 3), strict=True
+    ):
+        assert torch.equal(found_all.index, expected.index) and torch.equal(found_all.similarity, expected.similarity)
+        assert found_all.recall is not None and found_all.recall.at_k == 1
+
+
+def test_inverted_file_of_a_few_rows_finds_enough() -> None:
+    pytest.importorskip("faiss", reason="faiss is an optional extra")
+    source, target = torch.randn(90, 4), torch.randn(200, 4)
+    # One list of the five holds fewer than 60 rows: the rest is searched exactly.
+    found = NeighbourSearch(device="cpu", backend=Backend.faiss_ivf, num_lists=5, num_probes=1).one_way(
+        source, target, 60
+    )
+    assert found.index.shape == (90, 60)
+    assert int(found.index.min()) >= 0
+    assert bool(torch.isfinite(found.similarity).all())
 
 
 def test_faiss_missing_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlkd.mining import retrieval
 from mlkd.mining.margins import Margin
 from mlkd.mining.neighbours import Neighbours
 from mlkd.mining.retrieval import Candidates, Retrieval, apply_threshold, fit_threshold, retrieve
@@ -39,6 +40,34 @@ def _triples(candidates: Candidates) -> list[tuple[int, int, float]]:
 )
 def test_hand_computed(retrieval: Retrieval, expected: list[tuple[int, int, float]]) -> None:
     assert _triples(retrieve(FORWARD, BACKWARD, Margin.absolute, retrieval)) == expected
+
+
+def _one_by_one(candidates: Candidates) -> list[tuple[int, int]]:
+    kept: list[tuple[int, int]] = []
+    for pair in zip(candidates.source.tolist(), candidates.target.tolist(), strict=True):
+        if all(pair[0] != source and pair[1] != target for source, target in kept):
+            kept.append(pair)
+    return kept
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)), max_size=60), st.integers(1, 3))
+def test_each_once_in_rounds_is_the_greedy_choice(pairs: list[tuple[int, int, int]], max_rounds: int) -> None:
+    pairs = sorted(pairs, key=lambda pair: -pair[2])
+    columns = [torch.tensor([pair[column] for pair in pairs], dtype=torch.int64) for column in range(3)]
+    candidates = Candidates(columns[0], columns[1], columns[2].float())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(retrieval, "_MAX_ROUNDS", max_rounds)
+        found = retrieval._each_once(candidates)
+    assert list(zip(found.source.tolist(), found.target.tolist(), strict=True)) == _one_by_one(candidates)
+    assert found.score.tolist() == sorted(found.score.tolist(), reverse=True)
+
+
+def test_each_once_along_a_chain_longer_than_the_rounds() -> None:
+    # x0-y0 > y0-x1 > x1-y1 > ...: only the first pair of what is left is best for both, so every round finds one.
+    num_pairs = 2 * retrieval._MAX_ROUNDS + 10
+    source, target = (torch.arange(1, 2 * num_pairs + 1) // 2, torch.arange(2 * num_pairs) // 2)
+    found = retrieval._each_once(Candidates(source, target, -torch.arange(2 * num_pairs).float()))
+    assert found.source.tolist() == found.target.tolist() == list(range(num_pairs))
 
 
 def test_margin_changes_who_is_best() -> None:

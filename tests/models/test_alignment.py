@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mlkd.errors import MlkdError
 from mlkd.models.alignment import aligned_embeddings, spelled_embeddings, translation_table
+from mlkd.models.folder import load_transformer
 from mlkd.models.vocabulary import SPECIAL_TOKENS
 
 Pair = tuple[list[int], list[int]]
@@ -282,3 +285,11 @@ def test_inputs_are_left_alone_and_the_result_is_the_same_again(
     assert torch.equal(teacher_WH, before)
     for (source, target), (source_again, target_again) in zip(pairs, lexicon_corpus(lexicon), strict=True):
         assert source.tolist() == source_again.tolist() and target.tolist() == target_again.tolist()
+
+
+def test_a_corpus_without_pairs_says_so(tiny_bert: Path) -> None:
+    body, tokenizer = load_transformer(tiny_bert)
+    with pytest.raises(MlkdError) as caught:
+        aligned_embeddings([], tokenizer, tokenizer, body.get_input_embeddings().weight)
+    (problem,) = caught.value.problems
+    assert problem.code == "E303" and "no sentence pairs" in problem.what and problem.remedy

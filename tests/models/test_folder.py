@@ -318,3 +318,14 @@ def test_the_hash_sees_weights_and_settings_but_not_the_card(saved: Path) -> Non
     weights[-1] ^= 1
     (saved / "2_Dense/model.safetensors").write_bytes(weights)
     assert folder_sha256(saved) not in {before, changed}
+
+
+def test_a_tokenizer_of_control_tokens_alone_is_refused(tiny_xlmr: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_xlmr, tmp_path / "no-vocabulary"))
+    for name in ("tokenizer.json", "sentencepiece.bpe.model"):
+        (folder / name).unlink()
+    with pytest.raises(MlkdError) as caught:
+        load_encoder(str(folder))
+    (problem,) = caught.value.problems
+    assert problem.code == "E406" and "tokenizer has 5 ids, embedding has 402 rows" in problem.what
+    assert "tokenizer.json" in problem.remedy

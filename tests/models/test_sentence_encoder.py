@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from mlkd.errors import MlkdError
 from mlkd.models.encoder import Encoder
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder, length_chunks, pad
@@ -72,6 +75,30 @@ def test_encode_is_an_encoder_without_dropout_or_gradients(make_encoder: MakeEnc
     assert first.dtype is torch.float32
     torch.testing.assert_close(first.norm(dim=1), torch.ones(len(sentences)))
     assert encoder.encode([]).shape == (0, 5)
+
+
+def test_encoding_takes_fewer_tokens_at_a_time_where_memory_runs_out(
+    make_encoder: MakeEncoder, sentences: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = make_encoder()
+    expected = encoder.encode(sentences)
+    forward, sizes, limit = SentenceEncoder.forward, [], 100
+
+    def limited(self: SentenceEncoder, input_ids: Tensor, *args: Any) -> Tensor:
+        sizes.append(input_ids.numel())
+        if sizes[-1] > limit:
+            raise torch.OutOfMemoryError(f"no more than {limit} tokens fit")
+        return forward(self, input_ids, *args)
+
+    monkeypatch.setattr(SentenceEncoder, "forward", limited)
+    encoder.encode_tokens = 400
+    assert (encoder.encode(sentences) - expected).abs().max() < 1e-5
+    assert encoder.encode_tokens == 100  # and stays there
+    assert sum(size > 100 for size in sizes) == 2
+    assert "out of device memory in encoding: retried with 100 token positions" in caplog.text
+    limit = 1
+    with pytest.raises(MlkdError, match=r"error\[E520\]: out of device memory in encoding"):
+        encoder.encode(sentences)
 
 
 def test_training_mode_returns_even_where_encoding_fails(

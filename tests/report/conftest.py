@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mlkd.report.html import write_report
 from mlkd.report.projection import project, write_projection
 from mlkd.report.results import Results, write_results
 from mlkd.tasks.base import Score, TaskResult
+from mlkd.tasks.significance import Comparison
 
 EVIL = "<script>alert('x')</script> & \"more\""
 SYSTEMS = ["student", "untrained", "teacher"]
@@ -54,9 +56,69 @@ def make_results() -> Results:
     )
 
 
+def with_tests(results: Results) -> Results:
+    """The same with paired tests of student and teacher."""
+    tests = [
+        compared("tatoeba", "mean", "student", "teacher", 11.05, p_value=0.0002),
+        compared("bucc", "mean", "student", "teacher", 35.5, p_value=0.21),
+        compared("bucc", "de-en", "student", "teacher", 35.5, p_value=0.21),
+    ]
+    return replace(results, comparisons=tests)
+
+
+def compared(task: str, language: str, first: str, second: str, difference: float, *, p_value: float) -> Comparison:
+    """A paired test whose interval reaches 10 to either side."""
+    known = {"tatoeba": ("laser", "ab" * 32, "accuracy"), "bucc": ("oracle, laser, k=4", "cd" * 32, "f1")}
+    protocol, data_sha256, metric = known[task]
+    bounds = (difference - 10, difference + 10)
+    return Comparison(
+        task, protocol, data_sha256, language, metric, first, second, difference, *bounds, p_value, p_value
+    )
+
+
+def efficiency(parameters: float | None, sentences_per_s: float) -> TaskResult:
+    values = {
+        "sentences_per_s": sentences_per_s,
+        "parameters": parameters,
+        "parameters_without_embeddings": None if parameters is None else parameters / 2,
+    }
+    scores = [Score("mean", metric, value, 500) for metric, value in values.items()]
+    return TaskResult("efficiency", "some CPU", "sentences_per_s", True, "99" * 32, scores)
+
+
+def make_checkpoints() -> Results:
+    """Three checkpoints of long names, the third without bucc, their sizes measured."""
+    names = ["outputs/small/2026-01-31_12-00-00", "somebody/<b>", "somebody/long_name_" + 40 * "x"]
+    return Results(
+        systems=names,
+        results={
+            names[0]: [tatoeba(63.14, 70.0, 66.57), bucc(55.5), efficiency(1e6, 900.0)],
+            names[1]: [tatoeba(61.0, 70.04, 65.52), bucc(20.0), efficiency(2e7, 90.0)],
+            names[2]: [tatoeba(1.0, None, None), efficiency(None, 40.0)],
+        },
+        describe={name: {"sha256": f"{i}f" * 32, "dimension": 384} for i, name in enumerate(names)},
+        comparisons=[
+            compared("tatoeba", "mean", names[0], names[1], 1.05, p_value=0.3),
+            compared("tatoeba", "de", names[1], names[0], -2.14, p_value=0.04),
+            compared("tatoeba", "fr", names[0], names[1], -0.04, p_value=0.9),
+            compared("bucc", "mean", names[0], names[1], 35.5, p_value=0.0001),
+        ],
+    )
+
+
 @pytest.fixture
 def results() -> Results:
     return make_results()
+
+
+@pytest.fixture
+def tested() -> Results:
+    return with_tests(make_results())
+
+
+@pytest.fixture
+def checkpoints() -> Results:
+    return make_checkpoints()
 
 
 @pytest.fixture
@@ -73,7 +135,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 def make_run_folder(parent: Path) -> Path:
     folder = parent / "small" / "2026-01-31_12-00-00"
     folder.mkdir(parents=True)
-    write_results(folder / "results.json", make_results())
+    write_results(folder / "results.json", with_tests(make_results()))
     lines = [
         {"step": s, "kind": "train", "loss": 3 / s + 1, "loss/feature": 1 / s, "loss/ranking": 2 / s + 1, "lr": 1e-3,
          "gradient_share/feature": 0.4, "gradient_share/ranking": 0.6}

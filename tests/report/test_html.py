@@ -20,6 +20,7 @@ HEADINGS = [
     "Scores by language",
     "Scores while training",
     "Training loss",
+    "Differences",
     "8 sentences and their translations",
     "Telling translations from neighbours",
     "All numbers",
@@ -94,8 +95,8 @@ def test_every_part_is_shown(report: str) -> None:
     assert "60 empty, 40 too_long" in text
     assert "12 true and 59 false" in text
     assert "is not in this folder" not in text
-    # One per task, total and two terms and shares, one curve, one histogram.
-    assert sum(tag == "svg" for tag in page.tags) == 3 + 4 + 1 + 1 + 2 + len(["en", "de", "ja"])
+    # One per task, total and two terms and shares, one curve, one histogram, two pictures, and the keys of legends.
+    assert sum(tag == "svg" for tag in page.tags) == 3 + 4 + 1 + 1 + 2 + len(["en", "de", "ja"]) + 3
 
 
 def test_headlines_show_the_student_beside_the_others(report: str) -> None:
@@ -150,12 +151,35 @@ def test_a_run_without_scores_shows_its_curves_and_says_so(run_folder: Path) -> 
 
 def test_only_scores_is_an_evaluation(run_folder: Path) -> None:
     for path in run_folder.rglob("*"):
-        if path.is_file() and path.name != "results.json":
+        if path.is_file() and path.name not in ("results.json", "environment.json"):
             path.unlink()
     _, page = read_page(run_folder)
     assert "3 systems scored on tatoeba, bucc and mse." in page.text()
-    assert "metrics.jsonl is not in this folder: no curves." in page.text()
+    assert "is not in this folder" not in page.text() and "2.13.0" in page.text()
     assert "Training loss" not in page.text()
+
+
+def test_checkpoints_side_by_side(tmp_path: Path, checkpoints: Results) -> None:
+    write_results(tmp_path / "results.json", checkpoints)
+    text, page = read_page(tmp_path)
+    headings = ["Systems", "Scores by language", "Differences", "Score against cost", "All numbers"]
+    places = [page.text().index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert ("h1", "3 systems") in page.words
+    assert "outputs/small/2026-01-31_12-00-00" in page.text() and "&lt;b&gt;" in text and "<b>&" not in text
+    assert "Underlined: not significantly worse than the best" in page.text()
+    assert not re.search(r"https?://|@import|url\((?!#)", text)
+    assert all(load.startswith("#") for load in page.loads)
+
+
+def test_one_checkpoint_is_compared_with_nothing(tmp_path: Path, checkpoints: Results) -> None:
+    name = checkpoints.systems[0]
+    write_results(tmp_path / "results.json", Results(systems=[name], results={name: checkpoints.results[name]}))
+    page = read_page(tmp_path)[1]
+    text = page.text()
+    assert ("h1", "small") in page.words
+    assert "1 system scored on tatoeba, bucc and efficiency." in text
+    assert not any(words in text for words in ("Differences", "Score against cost", "Bold: best"))
 
 
 def test_broken_side_parts_are_said_and_broken_main_parts_refused(run_folder: Path) -> None:
@@ -190,8 +214,9 @@ def test_many_languages_stay_small(run_folder: Path) -> None:
         first = found[0].scores
         first += [type(first[0])(f"l{i}", "accuracy", i / 2, 1000) for i in range(110)]
     write_results(run_folder / "results.json", results)
-    text, _ = read_page(run_folder)
+    text, page = read_page(run_folder)
     assert len(text) < 1_500_000 and ">l109<" in text
+    assert "Every language at a glance" in page.text()
 
 
 def test_the_command(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,12 @@
-"""Plots: what is drawn from the run log."""
+"""Curves: what is drawn from the run log."""
 
 from __future__ import annotations
 
 from typing import Any
 from xml.etree import ElementTree
 
-from mlkd.report.plots import evaluation_curves, loss_curves, score_plot, similarity_histogram
+from mlkd.report.plots import evaluation_curves, loss_curves
 from mlkd.report.results import Results
-from mlkd.report.tables import build_tables
 
 
 def train_line(step: int, **values: float | None) -> dict[str, Any]:
@@ -51,19 +50,6 @@ def test_evaluation_curve_has_the_other_systems_as_levels(results: Results) -> N
     assert {"teacher", "de"} <= set(words(plots[0].svg))
     assert "untrained" not in words(plots[0].svg)  # its mean is undefined
     assert len(evaluation_curves(lines, None)) == 2
-
-
-def test_score_plot_sorts_languages_and_keeps_the_mean_last(results: Results) -> None:
-    table = build_tables(results)[0]
-    drawn = words(score_plot(table, results.systems).svg)
-    assert [word for word in drawn if word in ("de", "fr", "mean")] == ["fr", "de", "mean"]
-
-
-def test_histogram_without_threshold_and_without_pairs() -> None:
-    found = {"threshold": None, "edges": [0.0, 1.0, 2.0], "true": [0, 0], "false": [3, 1]}
-    assert not any("threshold" in word for word in words(similarity_histogram("de-en", found).svg))
-    found["threshold"] = 1.25
-    assert "threshold 1.250" in words(similarity_histogram("de-en", found).svg)
 
 
 def test_names_are_not_read_as_formulas() -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from mlkd.errors import MlkdError
 from mlkd.report.results import Results, read_results, write_results
+from mlkd.tasks.samples import MeanSample
+from mlkd.tasks.significance import Comparison
 
 
 def test_round_trip_keeps_everything(tmp_path: Path, results: Results) -> None:
@@ -51,7 +53,7 @@ def test_not_a_number_becomes_undefined(tmp_path: Path, results: Results) -> Non
     ("content", "words"),
     [
         ("{broken", "not JSON"),
-        ('{"format": 9, "mlkd": "7.0"}', "written by mlkd 7.0, format 9; this mlkd reads 1"),
+        ('{"format": 9, "mlkd": "7.0"}', "written by mlkd 7.0, format 9; this mlkd reads 1 to 2"),
         ("[1]", "format None"),
         ('{"format": 1, "systems": ["a"]}', "not a results file"),
     ],
@@ -61,6 +63,64 @@ def test_other_files_are_refused(tmp_path: Path, content: str, words: str) -> No
     with pytest.raises(MlkdError, match="E309") as caught:
         read_results(tmp_path / "results.json")
     assert words in str(caught.value)
+
+
+def compared(results: Results) -> Results:
+    scored = ("tatoeba", "laser", "ab" * 32, "de", "accuracy")
+    results.comparisons.append(Comparison(*scored, "student", "teacher", 22.14, 20.0, 24.0, 0.001, 0.002))
+    return results
+
+
+def test_comparisons_are_kept_and_read_from_either_side(tmp_path: Path, results: Results) -> None:
+    write_results(tmp_path / "results.json", compared(results))
+    again = read_results(tmp_path / "results.json")
+    assert again == results
+    row = next(key for key in again.rows() if (key.task, key.language) == ("tatoeba", "de"))
+    assert again.comparison(row, "student", "teacher") == results.comparisons[0]
+    other = again.comparison(row, "teacher", "student")
+    assert other is not None
+    assert (other.first, other.difference, other.low, other.high) == ("teacher", -22.14, -24.0, -20.0)
+    assert (other.p_value, other.p_holm) == (0.001, 0.002)
+    assert again.comparison(row, "student", "untrained") is None
+    assert again.comparison(replace(row, language="fr"), "student", "teacher") is None
+    assert again.comparison(replace(row, data_sha256="cd" * 32), "student", "teacher") is None
+
+
+def test_format_1_is_read(tmp_path: Path, results: Results) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, results)
+    record = json.loads(path.read_text())
+    assert record["format"] == 2
+    del record["comparisons"]
+    path.write_text(json.dumps(record | {"format": 1, "mlkd": "0.0.9"}))
+    assert read_results(path) == replace(results, mlkd="0.0.9")
+
+
+def with_samples(results: Results) -> Results:
+    hits = MeanSample([1.0] * 70 + [0.0] * 30)
+    student = results.results["student"][0]
+    scores = [replace(s, value=70.0) if s.language == "fr" else s for s in student.scores]
+    results.results["student"][0] = replace(student, scores=scores, samples={"fr/accuracy": hits})
+    return results
+
+
+def test_samples_stand_beside_the_results(tmp_path: Path, results: Results) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, with_samples(results))
+    assert read_results(path).results["student"][0].samples == {}
+    read = read_results(path, with_samples=True).results
+    assert {key: sample.value() for key, sample in read["student"][0].samples.items()} == {"fr/accuracy": 70.0}
+    assert read["teacher"][0].samples == {}
+    (tmp_path / "samples.safetensors").unlink()
+    assert read_results(path, with_samples=True).results["student"][0].samples == {}
+
+
+def test_samples_of_another_evaluation_are_refused(tmp_path: Path, results: Results) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, with_samples(results))
+    path.write_text(path.read_text().replace('"student": 70.0', '"student": 71.0'))
+    with pytest.raises(MlkdError, match=r"E309.*gives 70.0 for tatoeba/fr/accuracy of 'student', results.json 71.0"):
+        read_results(path, with_samples=True)
 
 
 def test_missing_file(tmp_path: Path) -> None:

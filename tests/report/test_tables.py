@@ -1,98 +1,94 @@
-"""Tables: exact Markdown, the terminal at 80 columns and in a pipe, HTML."""
+"""The model of the tables: values as printed, best and tied ones, metrics of no language."""
 
 from __future__ import annotations
 
-import io
-
-import pytest
+import math
 
 from mlkd.report.results import Results
-from mlkd.report.tables import build_tables, print_tables, to_html, to_markdown
-
-MARKDOWN = """\
-### tatoeba accuracy (%), higher is better; protocol laser
-
-| language | items | student | untrained | teacher |
-|:---|---:|---:|---:|---:|
-| de | 1000 | **63.1** [60.0, 66.0] | 1.0 | 41.0 |
-| fr | 1000 | **70.0** | undefined | **70.0** |
-| **mean** | 2000 | **66.6** | undefined | 55.5 |
-
-### bucc f1 (%), higher is better; protocol oracle, laser, k=4
-
-| language | items | student | untrained | teacher |
-|:---|---:|---:|---:|---:|
-| de-en | 12 | **55.5** | 0.0 | 20.0 |
-| **mean** | 12 | **55.5** | 0.0 | 20.0 |
-
-### mse (x100), lower is better; protocol x100
-
-| language | items | student | untrained |
-|:---|---:|---:|---:|
-| de | 500 | **0.123** | 0.900 |
-| **mean** | 500 | **0.123** | 0.900 |
-"""
-
-PIPED = """\
-tatoeba accuracy (%), higher is better; protocol laser
-language  items  student  95 %          untrained  teacher
-──────────────────────────────────────────────────────────
-de         1000    *63.1  [60.0, 66.0]        1.0     41.0
-fr         1000    *70.0                undefined    *70.0
-mean       2000    *66.6                undefined     55.5
-"""
+from mlkd.report.tables import Table, build_tables
+from tests.report.conftest import compared
 
 
-def test_markdown_is_exactly_this(results: Results) -> None:
-    assert to_markdown(build_tables(results)) == MARKDOWN
+def marks(table: Table, label: str) -> list[str]:
+    row = next(row for row in table.rows if row.label == label)
+    return ["best" if cell.best else "tied" if cell.tied else "" for cell in row.cells]
+
+
+def test_one_table_for_each_main_metric(results: Results) -> None:
+    tables = build_tables(results)
+    assert [table.title for table in tables] == [
+        "tatoeba accuracy (%), higher is better",
+        "bucc f1 (%), higher is better",
+        "mse (x100), lower is better",
+    ]
+    assert tables[0].source == "protocol laser; data abababababab"
+    assert tables[0].model_hashes == {"student": "0f0f0f0f0f0f"}
+    assert [row.label for row in tables[0].rows] == ["de", "fr", "mean"]
+    assert tables[2].systems == ["student", "untrained"]
+
+
+def test_values_as_printed_and_as_they_are(results: Results) -> None:
+    student, untrained, teacher = build_tables(results)[0].rows[0].cells
+    assert (student.text, student.value, student.interval) == ("63.1", 63.14, (60.0, 66.04))
+    assert (student.brackets, student.spread) == ("[60.0, 66.0]", "±3.0")
+    assert (untrained.text, untrained.brackets, untrained.spread) == ("1.0", "", "")
+    mean = build_tables(results)[0].rows[2].cells[1]
+    assert (mean.text, mean.value) == ("undefined", None)
+    assert teacher.text == "41.0"
+
+
+def test_best_is_compared_as_printed(results: Results) -> None:
+    table = build_tables(results)[0]
+    assert marks(table, "fr") == ["best", "", "best"]
+    assert marks(build_tables(results)[2], "mean") == ["best", ""]
+
+
+def test_tied_where_the_corrected_test_does_not_tell_it_from_the_best(checkpoints: Results) -> None:
+    table = build_tables(checkpoints)[0]
+    assert marks(table, "mean") == ["best", "tied", ""]
+    assert marks(table, "de") == ["best", "", ""]
+    assert marks(table, "fr") == ["best", "best", ""]
+    assert marks(build_tables(checkpoints)[1], "de-en") == ["best", ""]  # not tested
+    assert marks(build_tables(checkpoints)[1], "mean") == ["best", ""]
+
+
+def test_the_test_against_the_best_decides_whoever_is_first_in_it(results: Results) -> None:
+    results.comparisons = [compared("bucc", "mean", "teacher", "student", -35.5, p_value=0.05)]
+    assert marks(build_tables(results)[1], "mean") == ["best", "", "tied"]
+    results.comparisons = [compared("bucc", "mean", "teacher", "untrained", 20.0, p_value=0.9)]
+    assert marks(build_tables(results)[1], "mean") == ["best", "", ""]
+
+
+def test_a_lone_system_is_not_the_best(results: Results) -> None:
+    only = Results(systems=["student"], results={"student": results.results["student"]})
+    assert not any(table.is_marked for table in build_tables(only))
 
 
 def test_secondary_metrics_come_on_request_and_claim_no_direction(results: Results) -> None:
-    tables = build_tables(results, main_only=False)
-    table = next(table for table in tables if table.metric == "xx->en")
-    assert table.title == "tatoeba xx->en (%), protocol laser"
-    assert table.rows[0].best == [False, False, False]
+    table = next(table for table in build_tables(results, main_only=False) if table.metric == "xx->en")
+    assert table.title == "tatoeba xx->en (%)"
+    assert marks(table, "de") == ["", "", ""]
     assert all(table.metric != "xx->en" for table in build_tables(results))
 
 
 def test_a_system_without_a_score_has_a_dash(results: Results) -> None:
     results.results["teacher"][0].scores.pop(2)
     row = build_tables(results)[0].rows[1]
-    assert (row.language, row.cells, row.best) == ("fr", ["70.0", "undefined", "-"], [False, False, False])
+    assert [cell.text for cell in row.cells] == ["70.0", "undefined", "-"]
+    assert not any(cell.best for cell in row.cells)
 
 
-def test_piped_table_is_exactly_this(results: Results) -> None:
-    written = io.StringIO()
-    print_tables(build_tables(results)[:1], written)
-    lines = [line.rstrip() for line in written.getvalue().splitlines()]
-    assert "\n".join(lines) + "\n" == PIPED + "* best in its row\n"
+def test_metrics_of_no_language_stand_below_one_another(checkpoints: Results) -> None:
+    table = build_tables(checkpoints)[2]
+    assert table.title == "efficiency, higher is better for sentences per s"
+    assert [row.label for row in table.rows] == ["sentences per s", "parameters", "parameters without embeddings"]
+    assert [cell.text for cell in table.rows[1].cells] == ["1,000,000", "20,000,000", "undefined"]
+    assert marks(table, "sentences per s") == ["best", "", ""]
+    assert marks(table, "parameters") == ["", "", ""]
+    assert table.mean is None
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_long_names_become_letters_within_80_columns(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("COLUMNS", "80"), ("TERM", "dumb"), ("NO_COLOR", "1")):
-        monkeypatch.setenv(name, value)
-    renamed = {f"outputs/some/long/folder/name-{i}": r for i, r in enumerate(results.results.values())}
-    written = Terminal()
-    print_tables(build_tables(Results(systems=list(renamed), results=renamed)), written)
-    text = written.getvalue()
-    assert max(map(len, text.splitlines())) <= 80
-    assert "A = outputs/some/long/folder/name-0\n" in text
-    assert "63.1" in text and "undefined" in text and "…" not in text
-
-
-def test_html_marks_mean_and_best_and_escapes(results: Results) -> None:
-    renamed = {"<b>&": results.results["student"], "other": results.results["untrained"]}
-    html = to_html(build_tables(Results(systems=list(renamed), results=renamed))[0])
-    assert '<th scope="col">&lt;b&gt;&amp;</th>' in html and "<b>" not in html
-    assert '<tr class="mean"><th scope="row">mean</th><td>2,000</td><td>66.6</td><td>undefined</td></tr>' in html
-    assert '<td class="best" title="95 % interval [60.0, 66.0]">63.1</td>' in html
-
-
-def test_markdown_escapes_bars(results: Results) -> None:
-    only = Results(systems=["a|b"], results={"a|b": results.results["student"]})
-    assert "| language | items | a\\|b |" in to_markdown(build_tables(only))
+def test_a_number_that_is_none_is_undefined(results: Results) -> None:
+    first = results.results["student"][1].scores
+    first[0] = type(first[0])("de-en", "f1", math.nan, 12)
+    assert build_tables(results)[1].rows[0].cells[0].text == "undefined"

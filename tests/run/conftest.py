@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -181,9 +182,16 @@ def mlkd(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.argv", ["mlkd"])
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
+    handlers = logging.getLogger().handlers
+    before = list(handlers)
+
     def call(kind: str, *arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
-        code = run(kind, list(arguments))
+        try:
+            code = run(kind, list(arguments))
+        finally:
+            # Hydra's --info logs to the standard output of this test, which the next one finds closed.
+            handlers[:] = before
         out, err = capfd.readouterr()
         return code, out, err
 

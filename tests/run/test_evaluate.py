@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,11 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
 
+from mlkd.evaluate import write_task_tables
 from mlkd.report.results import Results, read_results
+from mlkd.tasks.base import TaskResult
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -56,6 +61,10 @@ def test_run_folder_gives_the_scores_of_the_run(mlkd: Call, trained: Path, tasks
     assert [asdict(score) for score in again.scores] == student["scores"]
     assert again.data_sha256 == student["data_sha256"]
     assert "| **mean** |" in (folder / "results.md").read_text()
+    assert "tatoeba_file,laser," in (folder / "results.csv").read_text()
+    assert r"\end{tabular}" in (folder / "results.tex").read_text()
+    assert "1 system scored on tatoeba" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "versions" in json.loads((folder / "environment.json").read_text())
 
 
 def test_checkpoints_side_by_side(
@@ -156,3 +165,91 @@ def test_nan_weights_give_no_silent_score(mlkd: Call, toy: Any, tasks: list[str]
     code, _, err = mlkd("evaluate", f"checkpoint={folder}", f"output_dir={tmp_path}/out", *tasks)
     assert code != 0
     assert "error[" in err
+
+
+def test_baselines_of_several_layers_in_one_table(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
+    entries = f"[{{path: '{toy.teacher}', layer: 0, name: words}}, {{path: '{toy.teacher}', pooling: cls}}]"
+    code, _, err = mlkd("evaluate", f"checkpoint={entries}", f"output_dir={tmp_path}/out", *tasks)
+    assert code == 0, err
+    results = read_results(tmp_path / "out/results.json")
+    assert results.systems == ["words", str(toy.teacher)]
+    assert (results.describe["words"]["layer"], results.describe[str(toy.teacher)]["pooling"]) == (0, "cls")
+    values = [main_score(results, name, "sts_file", "spearman") for name in results.systems]
+    assert values[0] != values[1]
+    mains = {(key.task, key.language) for key in results.rows() if key.main}
+    assert {(c.task, c.language) for c in results.comparisons} >= {
+        (task, language) for task, language in mains if task in ("tatoeba_file", "sts_file")
+    }
+    row = next(key for key in results.rows() if (key.task, key.language) == ("tatoeba_file", "mean"))
+    low, high = results.interval(row, "words") or (1.0, 0.0)
+    assert low <= main_score(results, "words", "tatoeba_file", "accuracy") <= high
+
+
+def test_wrong_entries_are_told_with_their_place(mlkd: Call, toy: Any, tasks: list[str]) -> None:
+    entries = f"['{toy.teacher}', {{path: '{toy.teacher}', name: b, poolin: cls}}]"
+    code, _, err = mlkd("evaluate", f"checkpoint={entries}", *tasks)
+    assert code == 2 and "error[E201]: checkpoint[1].poolin: unknown key. Did you mean 'pooling'?" in err
+    code, _, err = mlkd("evaluate", f"checkpoint={toy.teacher}", "layer=40", *tasks)
+    assert code == 2 and "error[E204]: layer: must be in" in err
+
+
+def test_vectors_of_somebody_else_give_the_same_scores(
+    *, mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path
+) -> None:
+    vectors = tmp_path / "vectors"
+    code, out, err = mlkd("evaluate", f"export_texts={vectors}", *tasks)
+    assert code == 0 and f"{vectors}/texts.txt" in out, err
+    lines = (vectors / "texts.txt").read_text().split("\n")[:-1]
+    peer = SentenceTransformer(str(toy.teacher), device="cpu")
+    np.save(vectors / "teacher.npy", peer.encode(lines))
+    for name, checkpoint in (("theirs", vectors), ("ours", toy.teacher)):
+        code, _, err = mlkd("evaluate", f"checkpoint={checkpoint}", f"output_dir={tmp_path}/{name}", *tasks)
+        assert code == 0, err
+    code, out, err = mlkd(
+        "evaluate",
+        f"compare=['{tmp_path}/ours','{tmp_path}/theirs']",
+        f"output_dir={tmp_path}/both",
+        "num_resamples=100",
+    )
+    assert code == 0, err
+    results = read_results(tmp_path / "both/results.json")
+    assert results.systems == [str(toy.teacher), str(vectors)]
+    assert (
+        results.describe[str(vectors)]["sha256"] == hashlib.sha256((vectors / "teacher.npy").read_bytes()).hexdigest()
+    )
+    for key, values in results.rows().items():
+        assert values[str(toy.teacher)] == pytest.approx(values[str(vectors)], abs=1e-3), key
+    assert results.comparisons
+    # Rounding may exchange two neighbours; nothing more may differ.
+    assert all(abs(c.difference) < 1e-3 for c in results.comparisons)
+    (vectors / "texts.txt").write_text("other\n")
+    code, _, err = mlkd("evaluate", f"checkpoint={vectors}", *tasks)
+    assert code == 4 and "was changed since its export" in err
+
+
+def test_evaluations_that_do_not_compare_are_refused(*, mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
+    assert mlkd("evaluate", f"checkpoint={toy.teacher}", f"output_dir={tmp_path}/a", *tasks)[0] == 0
+    other = [*tasks, "task.tatoeba_file.protocol=xtreme"]
+    assert mlkd("evaluate", f"checkpoint={toy.teacher}", f"output_dir={tmp_path}/b", *other)[0] == 0
+    compare = f"compare=['{tmp_path}/a/results.json','{tmp_path}/b']"
+    code, _, err = mlkd("evaluate", compare)
+    assert code == 3
+    assert "error[E322]: task 'tatoeba_file': protocol is 'laser' in a and 'xtreme' in b" in err
+    code, out, err = mlkd("evaluate", compare, "allow_partial=true", f"output_dir={tmp_path}/c")
+    assert code == 0, err
+    assert "left out: task 'tatoeba_file'" in out and "numbers that are not in all files" in out
+    assert {r.task for r in read_results(tmp_path / "c/results.json").results[str(toy.teacher)]} == {
+        "sts_file", "bucc_file", "translation_file",
+    }  # fmt: skip
+    code, _, err = mlkd("evaluate", f"compare=['{tmp_path}/a','{tmp_path}/absent']")
+    assert code == 3 and "error[E301]" in err
+
+
+def test_tables_of_tasks_are_written(tmp_path: Path) -> None:
+    found = TaskResult(
+        "bucc", "p", "f1", True, "0", [], tables={"de-en.mined": [("1.2", "a\tb", "c\nd"), ("1.1", "e", "")]}
+    )
+    write_task_tables(Results(systems=["x", "runs/ä y"], results={"x": [], "runs/ä y": [found]}), tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == "2-runs-y"
+    assert (folder / "bucc.de-en.mined.tsv").read_text() == "1.2\ta b\tc d\n1.1\te\t\n"

@@ -54,8 +54,16 @@ def num_lines(path: Path) -> int:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 @pytest.mark.parametrize(
-    "more", [[], ["student.dropout=0.2", "loss=lealla", "student.hidden=24"]], ids=["plain", "dropout"]
-)
+    "more",
+    [
+        [],
+        ["student.dropout=0.2", "loss=lealla", "student.hidden=24"],
+        ["student.dropout=0.2", "loss=mse_info_nce", "loss.ranking.hard_negatives=2",
+         "loss.ranking.teacher_negatives=20", "negatives.max_similarity=0.99", "hardware.gradient_caching=true",
+         "hardware.max_tokens=60"],
+    ],
+    ids=["plain", "dropout", "negatives and caching"],
+)  # fmt: skip
 def test_killed_runs_end_as_an_uninterrupted_one(
     toy: Any, tmp_path: Path, start_training: Any, monkeypatch: pytest.MonkeyPatch, more: list[str]
 ) -> None:
@@ -115,6 +123,17 @@ def test_signal_saves_and_the_same_command_continues(
     assert "continuing after step 7" in err
     assert only_run(tmp_path / "toy") == run
     assert reproducible(run) == reproducible(trained)
+
+
+def test_gradients_may_be_cached_from_the_middle_of_a_run_on(
+    mlkd: Call, toy: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_at(monkeypatch, 7, signal.SIGTERM)
+    assert mlkd("train", *toy.command(tmp_path))[0] == 143
+    code, _, err = mlkd("train", *toy.command(tmp_path, "hardware.gradient_caching=true"))
+    assert code == 0, err
+    assert "continuing after step 7" in err
+    assert reproducible(only_run(tmp_path / "toy")) == reproducible(trained)
 
 
 def test_signal_before_the_first_step(

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
 from mlkd.mining.margins import Margin
-from mlkd.mining.retrieval import Retrieval
+from mlkd.mining.retrieval import Retrieval, fit_threshold
 from mlkd.tasks.bucc import BuccSet, BuccTask
-from mlkd.tasks.bucc_protocols import BuccProtocol, MiningSide, MiningSplit
+from mlkd.tasks.bucc_protocols import BuccProtocol, MiningSide, MiningSplit, Ranking
+from mlkd.tasks.bucc_results import f1_samples, kept_by_rank, kept_from
 
 Write = Callable[..., str]
 
@@ -54,7 +57,8 @@ def test_oracle_and_fitted_thresholds(write: Write, encoder: Any) -> None:
     train = BuccTask(path=train_path, pairs=["de-en"])
     train_threshold = train.score(train.load(), encoder).details["mining"]["de-en"]["threshold"]
     assert fitted_result.details["mining"]["de-en"]["threshold"] == train_threshold
-    assert next(iter(fitted.texts(fitted.load()))) == "test de 0"
+    # Both splits are encoded.
+    assert [text.split()[0] for text in fitted.texts(fitted.load())] == ["test"] * 120 + ["train"] * 80
     assert fitted_result.data_sha256 != oracle_result.data_sha256
 
 
@@ -129,6 +133,62 @@ def test_unknown_and_repeated_ids(write: Write) -> None:
     write("t.de", ["1", "x"], ["1", "z"])
     with pytest.raises(MlkdError, match=r"E316.*t\.de:2.*id '1' occurs a second time"):
         BuccTask(path=template, pairs=["de-en"]).load()
+
+
+def test_scores_are_their_samples_and_the_oracle_is_printed_beside(write: Write, encoder: Any) -> None:
+    path, train_path = _write_split(write, "test", 30), _write_split(write, "train", 20)
+    task = BuccTask(path=path, train_path=train_path, pairs=["de-en"])
+    result = task.score(task.load(), encoder)
+    metrics = [score.metric for score in result.scores if score.language == "de-en"]
+    assert metrics == ["f1", "precision", "recall", "oracle_f1", "oracle_precision", "oracle_recall"]
+    for score in result.scores:
+        sample = result.samples[f"{score.language}/{score.metric}"]
+        assert score.value == sample.value() and score.count == 30
+        assert sample.count == 60, "one unit a source sentence"
+        low, high = np.percentile(sample.replicates(200, 1), [2.5, 97.5])
+        assert low < score.value < high
+    details = result.details["mining"]["de-en"]
+    assert details["oracle_threshold"] != details["threshold"]
+
+
+def test_the_table_holds_every_ranked_pair(write: Write, encoder: Any) -> None:
+    task = BuccTask(path=_write_split(write, "test", 30), pairs=["de-en"])
+    result = task.score(task.load(), encoder)
+    header, *rows = result.tables["de-en"]
+    assert header == ("score", "source_id", "target_id", "source", "target", "is_gold", "is_kept")
+    scores = [float(row[0]) for row in rows]
+    assert scores == sorted(scores, reverse=True) and len(rows) > 30
+    for score, source, target, source_text, target_text, is_gold, is_kept in rows:
+        assert source_text == f"test de {source[3:]}" and target_text.startswith("test en ")
+        assert is_gold == str(int(source[3:] == target[3:] and int(source[3:]) < 30))
+        assert is_kept == str(int(float(score) >= result.details["mining"]["de-en"]["threshold"]))
+    # The F1 that is printed can be counted from the table.
+    kept = [row for row in rows if row[6] == "1"]
+    correct = sum(row[5] == "1" for row in kept)
+    assert result.as_metrics()["bucc/de-en/f1"] == pytest.approx(200 * correct / (len(kept) + 30))
+
+
+def test_st_keeps_a_part_of_equal_scores() -> None:
+    # The best cut is after the first pair; from its score on, the wrong second pair would be in too.
+    ranking = Ranking([("a", "b"), ("c", "d")], torch.tensor([2.0, 2.0]), torch.tensor([True, False]), 1)
+    fit = fit_threshold(ranking.score, ranking.is_correct, ranking.num_gold)
+    assert fit.f1 == 1.0
+    assert kept_by_rank(ranking, fit).tolist() == [True, False]
+    assert kept_from(ranking, fit.threshold).tolist() == [True, True]
+    nothing = Ranking(ranking.pairs, ranking.score, torch.tensor([False, False]), 1)
+    fit = fit_threshold(nothing.score, nothing.is_correct, 1)
+    assert not kept_by_rank(nothing, fit).any() and not kept_from(nothing, fit.threshold).any()
+
+
+def test_backward_may_take_a_source_twice() -> None:
+    split = MiningSplit(MiningSide(["a"], ["x"]), MiningSide(["b", "c"], ["y", "z"]), [("a", "b")])
+    ranking = Ranking([("a", "b"), ("a", "c")], torch.tensor([2.0, 1.0]), torch.tensor([True, False]), 1)
+    samples = f1_samples(split, ranking, torch.tensor([True, True]))
+    assert {metric: sample.value() for metric, sample in samples.items()} == {
+        "f1": pytest.approx(200 / 3),
+        "precision": 50.0,
+        "recall": 100.0,
+    }
 
 
 def test_missing_files_and_lines_without_tab_come_together(write: Write) -> None:

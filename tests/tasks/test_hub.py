@@ -16,8 +16,10 @@ from mlkd.tasks import hub
 from mlkd.tasks.base import Task
 from mlkd.tasks.bucc import BuccTask
 from mlkd.tasks.parallel import ParallelSet
-from mlkd.tasks.sts import StsSet, StsTask
+from mlkd.tasks.sts import StsTask
+from mlkd.tasks.sts_reading import StsSet
 from mlkd.tasks.tatoeba import TatoebaTask
+from mlkd.tasks.xnli import NliSet, XnliTask
 
 # `datasets` leaves closing its Arrow and JSON files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -58,6 +60,30 @@ def test_sts_scores_are_checked(tmp_path: Path) -> None:
     dataset = _folder(tmp_path / "sts", {"en-de": [{"sentence1": "a", "sentence2": "b", "score": 7.0}]})
     with pytest.raises(MlkdError, match=r"E314.*row 1.*score '7.0'"):
         StsTask(dataset=dataset, subset="{pair}", pairs=["en-de"]).load()
+
+
+def test_sts_benchmark_has_a_subset_for_each_language(tmp_path: Path) -> None:
+    english = {"sentence1": "one", "sentence2": "two", "similarity_score": 2.5}
+    german = {"sentence1": "eins", "sentence2": "zwei", "similarity_score": 2.5}
+    dataset = _folder(tmp_path / "stsb", {"en": [english], "de": [german]})
+    task = StsTask(
+        dataset=dataset, subset="{language}", pairs=["en-en", "en-de", "de-de"], score_column="similarity_score"
+    )
+    assert task.load() == [
+        StsSet("en-en", ["one"], ["two"], [2.5]),
+        StsSet("en-de", ["one"], ["zwei"], [2.5]),
+        StsSet("de-de", ["eins"], ["zwei"], [2.5]),
+    ]
+
+
+def test_xnli_layout(tmp_path: Path) -> None:
+    rows = [{"premise": f"p{n}", "hypothesis": f"h{n}", "label": n} for n in range(3)]
+    dataset = _folder(tmp_path / "xnli", {"en": rows, "de": rows[:1]})
+    data = XnliTask(dataset=dataset, subset="{language}", train_split="test", languages=["de"]).load()
+    assert data.training == NliSet("en", ["p0", "p1", "p2"], ["h0", "h1", "h2"], [0, 1, 2])
+    assert data.tests == [NliSet("de", ["p0"], ["h0"], [0])]
+    with pytest.raises(MlkdError, match=r"E310.*en.*no such subset or split 'train'"):
+        XnliTask(dataset=dataset, subset="{language}", languages=["de"]).load()
 
 
 def test_tatoeba_layout(tmp_path: Path) -> None:

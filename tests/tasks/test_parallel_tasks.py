@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
-from mlkd.tasks.intervals import spearman_interval
-from mlkd.tasks.mse import MseTask, mse_and_explained
+from mlkd.tasks.language_codes import LANGUAGE_SETS, three_letters
+from mlkd.tasks.mse import MseTask, explained, squared_errors
 from mlkd.tasks.parallel import ParallelSet
-from mlkd.tasks.tatoeba import TatoebaProtocol, TatoebaTask, weighted_f1
+from mlkd.tasks.tatoeba import TatoebaProtocol, TatoebaTask, row_f1
 from mlkd.tasks.translation import TranslationTask
 
 Write = Callable[..., str]
@@ -79,9 +79,11 @@ def test_mse_equals_sentence_transformers(hash_encoder: Any, as_sentence_transfo
 
 def test_explained_is_one_when_perfect_zero_for_the_mean_and_undefined_without_variance() -> None:
     target = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
-    assert mse_and_explained(target, target) == (0.0, 1.0)
-    assert mse_and_explained(target, target.mean(dim=0).expand(2, 2)) == (2.5, 0.0)
-    assert mse_and_explained(torch.ones(2, 2), torch.zeros(2, 2)) == (1.0, None)
+    mean = target.mean(dim=0).expand(2, 2)
+    assert squared_errors(target, target).tolist() == [0.0, 0.0] and explained(0.0, target) == 100.0
+    assert squared_errors(target, mean).tolist() == [2.5, 2.5] and explained(250.0, target) == 0.0
+    assert squared_errors(target, mean).dtype == torch.float64
+    assert explained(100.0, torch.ones(2, 2)) is None
 
 
 def test_mse_refuses_other_dimensions(hash_encoder: Any) -> None:
@@ -95,7 +97,7 @@ def test_weighted_f1_equals_scikit_learn() -> None:
     generator = random.Random(2)
     predicted = [generator.choice([row, generator.randrange(30)]) for row in range(30)]
     theirs = f1_score(list(range(30)), predicted, average="weighted", zero_division=0)
-    assert weighted_f1(predicted) == pytest.approx(theirs)
+    assert sum(row_f1(predicted)) / len(predicted) == pytest.approx(theirs)
 
 
 def test_protocols_differ_where_texts_repeat(table_encoder: Any) -> None:
@@ -134,6 +136,30 @@ def test_order_of_rows_changes_nothing(order: list[int], request: pytest.Fixture
         expected = task.score([ParallelSet("de", english, foreign)], encoder, encoder).as_metrics()
         assert task.score(permuted, encoder, encoder).as_metrics() == pytest.approx(expected, rel=1e-5)
     assert english == [f"en {n}" for n in range(30)]
+
+
+def test_samples_are_what_the_scores_were_computed_from(noisy_encoder: Any) -> None:
+    tasks = [TatoebaTask(protocol=protocol) for protocol in TatoebaProtocol]
+    for task in (*tasks, TranslationTask(), MseTask()):
+        result = task.score(_sets(), noisy_encoder, noisy_encoder)
+        values = {f"{score.language}/{score.metric}": (score.value, score.count) for score in result.scores}
+        found = {key: (sample.value(), sample.count) for key, sample in result.samples.items()}
+        assert found == {key: values[key] for key in found}
+        assert {f"{language}/{result.main}" for language in ("de", "zh", "mean")} <= set(found)
+
+
+@pytest.mark.parametrize(("name", "count"), [("all", 112), ("xtreme", 36)])
+def test_published_selections_of_languages(name: str, count: int) -> None:
+    languages = TatoebaTask(languages=[name]).languages
+    assert len(languages) == len(set(languages)) == len({three_letters(code) for code in languages}) == count
+    assert set(languages) <= set(LANGUAGE_SETS["all"])
+    # Codes of the files themselves are taken as they are.
+    codes = [three_letters(code) for code in languages]
+    assert TatoebaTask(languages=codes).languages == codes
+    assert [three_letters(code) for code in codes] == codes
+    assert TatoebaTask(languages=["xtreme", "kab"]).languages[-2:] == ["fa", "kab"]
+    with pytest.raises(MlkdError, match=r"E204.*'kab' is listed twice"):
+        TatoebaTask(languages=["all", "kab"])
 
 
 def test_tsv_for_each_language(write: Write) -> None:
@@ -180,6 +206,7 @@ def test_a_set_without_text_is_refused(write: Write) -> None:
         (["de", "False"], r"E206.*languages\[1\]"),
         (["de", "en"], r"E204.*'en' is always one side"),
         (["German!"], r"E207"),
+        (["jp"], r"E207.*Did you mean 'ja'"),
         ([], r"E204"),
     ],
 )
@@ -200,8 +227,3 @@ def test_embedded_sets_load_and_the_perfect_encoder_is_perfect(hash_encoder: Any
     assert TatoebaTask().score(sets, encoder).as_metrics()["tatoeba/mean/accuracy"] > 99
     with pytest.raises(MlkdError, match=r"E207.*no 'fr', only de, es, ru, zh"):
         TatoebaTask(languages=["fr"]).load()
-
-
-def test_interval_of_few_or_perfect_pairs() -> None:
-    assert spearman_interval(50.0, 3) is None
-    assert spearman_interval(100.0, 50) == [100.0, 100.0]

@@ -16,7 +16,8 @@ from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.runtime.devices import Hardware, Precision
 from mlkd.teacher import targets as module
-from mlkd.teacher.targets import LazyTeacher, Teacher, TeacherTargets, unit_norm
+from mlkd.teacher.store import unit_norm
+from mlkd.teacher.targets import LazyTeacher, Teacher, TeacherTargets
 
 
 class CountingTeacher:

@@ -1,0 +1,70 @@
+"""Each term's share of the gradient, and a warning of terms that move nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("mlkd")
+QUIET_SHARE = 0.01
+QUIET_STEPS = 5
+WEIGHTS = {"ranking": "loss.alpha", "feature": "loss.beta", "similarity": "loss.gamma", "auxiliary": "loss.delta"}
+
+
+def gradient_norms(weighted: Mapping[str, Tensor], student_vectors: Sequence[Tensor]) -> dict[str, float]:
+    """Norm of each weighted term's gradient at the student's vectors.
+
+    Args:
+        weighted: scalars whose graph is still alive.
+        student_vectors: the tensors that they were computed from; see PairVectors.student_vectors.
+    """
+    norms: dict[str, float] = {}
+    for name, value in weighted.items():
+        gradients = torch.autograd.grad(value, student_vectors, retain_graph=True, allow_unused=True)
+        norms[name] = float(sum(g.square().sum() for g in gradients if g is not None) ** 0.5)
+    return norms
+
+
+def shares_of(norms: Mapping[str, float]) -> dict[str, float]:
+    """Norms over their sum; zeros where all are zero.
+
+    >>> shares_of({"ranking": 3.0, "feature": 1.0})
+    {'ranking': 0.75, 'feature': 0.25}
+    """
+    total = sum(norms.values())
+    return {name: norm / total if total > 0 else 0.0 for name, norm in norms.items()}
+
+
+class QuietTerms:
+    """Warns once of each term whose share of the gradient stays under 1% for five observations in a row."""
+
+    def __init__(self) -> None:
+        self._in_a_row: Counter[str] = Counter()
+        self._warned: set[str] = set()
+
+    def observe(self, shares: Mapping[str, float]) -> None:
+        """Take in the shares of a logged step."""
+        if len(shares) < 2:
+            return
+        for name, share in shares.items():
+            self._in_a_row[name] = self._in_a_row[name] + 1 if share < QUIET_SHARE else 0
+            if self._in_a_row[name] >= QUIET_STEPS and name not in self._warned:
+                self._warned.add(name)
+                log.warning("%s", quiet_warning(name, share))
+
+
+def quiet_warning(name: str, share: float) -> str:
+    """What a term is worth, and what would give it a tenth of the gradient.
+
+    >>> quiet_warning("feature", 0.005)
+    'the feature term has 0.5% of the gradient: it hardly moves the student; loss.beta times 22 would give it a tenth'
+    """
+    what = f"the {name} term has {100 * share:.2g}% of the gradient: it hardly moves the student"
+    if share <= 0:
+        return f"{what}, whatever its weight"
+    advice = f"{WEIGHTS[name]} times {(1 - share) / (9 * share):.2g} would give it a tenth"
+    return f"{what}; {advice}" + (" (so would a lower loss.temperature)" if name == "similarity" else "")

@@ -1,0 +1,280 @@
+"""A sweep: jobs whose failure ends nothing, a folder that the same command continues, one table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlkd.config import TrainConfig
+from mlkd.data.report import fingerprint
+from mlkd.errors import MlkdError, fail
+from mlkd.report.results import ScoreKey, read_results
+from mlkd.report.sweep_table import SweepJob, SweepTable, print_table, to_csv, to_markdown, to_record
+from mlkd.report.tables import MEAN
+from mlkd.runtime.run_folder import (
+    RunFolder,
+    RunState,
+    Status,
+    find_unfinished,
+    new_run_path,
+    write_json,
+    write_text,
+)
+from mlkd.runtime.run_lock import is_held
+from mlkd.search import Choice, Interval, Search
+from mlkd.train import NOT_IN_FINGERPRINT, config_fingerprint, deciding_values, train
+
+JOB_FILE = "job.json"
+# The folder is another run's, or another process is at work in it: what its status says stays as it is.
+NOT_THIS_JOB = ("E412", "E510", "E511")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What the same command names again.
+
+    Args:
+        parent: of the folders of sweeps.
+        fingerprint: of the configuration and of what is swept.
+        folder: the user's own; None for one under `parent`.
+        planned: the overrides of every job in order; empty where a sweeper decides as it goes.
+        resume: continue an earlier sweep of this fingerprint.
+        dry_run: jobs take one step and leave nothing behind.
+        search: how values in `space` are chosen.
+        space: what is searched; empty for a sweep of all combinations.
+    """
+
+    parent: Path
+    fingerprint: str
+    folder: Path | None
+    planned: list[list[str]]
+    resume: bool
+    dry_run: bool
+    search: Search
+    space: dict[str, Interval | Choice]
+
+
+def sweep_fingerprint(first_job: str, overrides: Sequence[str]) -> str:
+    """Names a sweep by the configuration (YAML) of its first job and by the command's overrides, in order."""
+    values = deciding_values(first_job)
+    ignored = {*NOT_IN_FINGERPRINT} - {"search.seed", "search.startup_trials"}
+    kept = [text for text in overrides if override_key(text) not in ignored]
+    kept = [text for text in kept if not re.match(r"hydra[./]launcher|hydra\.sweep\.dir", override_key(text))]
+    return fingerprint([*kept, *(f"{key}={values[key]!r}" for key in sorted(values))])
+
+
+def override_key(text: str) -> str:
+    """
+    >>> override_key("+experiment=labse_ams"), override_key("~task.mse")
+    ('experiment', '~task.mse')
+    """
+    return text.partition("=")[0].lstrip("+")
+
+
+def run_sweep(sweep: Sweep, launch: Callable[[Path], None]) -> SweepTable:
+    """Run or continue a sweep; its table is printed and written however it ends.
+
+    Args:
+        sweep: which.
+        launch: runs all jobs, each by `run_job`, in folders below the one it is given.
+
+    Raises:
+        MlkdError: E101 where a job failed; whatever `launch` raises.
+        KeyboardInterrupt: what ended a job, once that is saved.
+    """
+    folder = open_folder(sweep)
+    run = RunFolder(folder)
+    with run.lock():
+        state, error = RunState.failed, None
+        run.write_status(Status(state=RunState.running, fingerprint=sweep.fingerprint))
+        try:
+            launch(folder)
+            state = RunState.finished
+        except KeyboardInterrupt as interrupt:
+            state, error = RunState.interrupted, str(interrupt)
+            raise
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"
+            raise
+        finally:
+            table = SweepTable.build(collect(folder, sweep.planned))
+            unfinished = [job for job in table.jobs if job.state != RunState.finished]
+            if unfinished and state is RunState.finished:
+                state = RunState.failed
+            done = len(table.jobs) - len(unfinished)
+            status = Status(
+                state=state, step=done, max_steps=len(table.jobs), error=error, fingerprint=sweep.fingerprint
+            )
+            run.write_status(status)
+            write_table(folder, table)
+    if failed := [job.name for job in table.jobs if job.state == RunState.failed]:
+        what = f"{len(failed)} of {len(table.jobs)} jobs failed: {', '.join(failed)}"
+        raise fail("E101", what, remedy="the same command skips what is finished and does these again")
+    return table
+
+
+def open_folder(sweep: Sweep) -> Path:
+    """The folder of the latest sweep of this fingerprint, or a new one."""
+    if sweep.folder is not None:
+        return sweep.folder
+    found = find_unfinished(sweep.parent, sweep.fingerprint, or_finished=True) if sweep.resume else None
+    if found is None:
+        return new_run_path(sweep.parent, datetime.now())
+    print(f"continuing the sweep {found} (resume=false starts anew)", file=sys.stderr)
+    return found
+
+
+def run_job(build: Callable[[], TrainConfig], folder: Path, overrides: Sequence[str]) -> float | None:
+    """One job of a sweep: skipped where it is finished, continued where it stopped; an error is recorded, not raised.
+
+    Args:
+        build: gives its configuration; one that is refused is this job's failure alone.
+        folder: of this job.
+        overrides: of this job.
+
+    Returns:
+        The score that chooses the best student, negative where lower is better; None where there is none.
+    """
+    run = RunFolder(folder)
+    name = ""
+    try:
+        config = build()
+        name = config_fingerprint(config)
+        if is_finished(run, name):
+            print(f"job {folder.name} is finished already", file=sys.stderr)
+        else:
+            run.create()
+            print(f"job {folder.name}", file=sys.stderr)
+            with timed(folder, overrides):
+                train(config, folder, overrides)
+        value = objective(run, config.evaluation.metric)
+        write_json(folder / JOB_FILE, read_job(folder) | {"objective": value})
+        return value
+    except Exception as error:
+        record_failure(run, error, name, overrides)
+        return None
+
+
+def is_finished(run: RunFolder, name: str) -> bool:
+    """Whether `run` finished with the configuration of this fingerprint."""
+    status = run.read_status()
+    return status is not None and status.state is RunState.finished and status.fingerprint == name
+
+
+@contextlib.contextmanager
+def timed(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Keep what a job is and how long all attempts at it took, in job.json."""
+    before_s = read_job(folder).get("seconds")
+    write_json(folder / JOB_FILE, {"overrides": list(overrides), "seconds": before_s})
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = (before_s or 0.0) + time.monotonic() - start
+        write_json(folder / JOB_FILE, {"overrides": list(overrides), "seconds": seconds})
+
+
+def read_job(folder: Path) -> dict[str, Any]:
+    """What `timed` wrote; empty where there is nothing."""
+    try:
+        found: dict[str, Any] = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def record_failure(run: RunFolder, error: Exception, name: str, overrides: Sequence[str]) -> None:
+    """Tell what ended a job, and write it into its status unless the folder is not this job's to write."""
+    if isinstance(error, MlkdError):
+        print(error, file=sys.stderr)
+        if error.problems[0].code in NOT_THIS_JOB:
+            return
+    else:
+        traceback.print_exception(error)
+    if not (run.path / JOB_FILE).is_file():
+        write_json(run.path / JOB_FILE, {"overrides": list(overrides), "seconds": None})
+    before = run.read_status()
+    step = before.step if before is not None else 0
+    told = str(error) if isinstance(error, MlkdError) else f"{type(error).__name__}: {error}"
+    run.write_status(Status(state=RunState.failed, step=step, error=told, fingerprint=name))
+
+
+def objective(run: RunFolder, metric: str) -> float | None:
+    """The trained student's score by `metric` (task/language/metric; empty for the first task's mean), up is better."""
+    for key, value in scores(run, means_only=not metric).items():
+        if not metric or f"{key.task}/{key.language}/{key.metric}" == metric:
+            return value if value is None or key.higher_is_better else -value
+    return None
+
+
+def scores(run: RunFolder, *, means_only: bool = True) -> dict[ScoreKey, float | None]:
+    """The main metrics of the trained student; empty where there are no results."""
+    if not run.results_json.is_file():
+        return {}
+    rows = read_results(run.results_json).rows()
+    return {
+        key: values["student"]
+        for key, values in rows.items()
+        if key.main and "student" in values and (key.language == MEAN or not means_only)
+    }
+
+
+def collect(folder: Path, planned: Sequence[Sequence[str]]) -> list[SweepJob]:
+    """Every job under `folder` as its files tell, whichever process ran it, and those planned that have none yet."""
+    found = {path.parent: read_job(path.parent) for path in folder.rglob(JOB_FILE)}
+    jobs = [describe_job(path, folder, record) for path, record in found.items()]
+    begun = [job.overrides for job in jobs]
+    waiting = [(number, as_pairs(texts)) for number, texts in enumerate(planned) if as_pairs(texts) not in begun]
+    jobs += [SweepJob(str(number), overrides, "waiting") for number, overrides in waiting]
+    return sorted(jobs, key=lambda job: [(part.isdigit() and int(part), part) for part in re.split(r"(\d+)", job.name)])
+
+
+def describe_job(path: Path, folder: Path, record: dict[str, Any]) -> SweepJob:
+    """One job from its folder."""
+    run = RunFolder(path)
+    status = run.read_status()
+    state = status.state.value if status is not None else "killed"
+    if state == RunState.running and not is_held(run.lock_file):
+        state = "killed"
+    error = status.error or "" if status is not None and state == RunState.failed else ""
+    found: dict[ScoreKey, float | None] = {}
+    if state == RunState.finished:
+        try:
+            found = scores(run)
+        except MlkdError as damage:  # one damaged file must not cost the table
+            error = str(damage)
+    return SweepJob(
+        name=str(path.relative_to(folder)),
+        overrides=as_pairs(record.get("overrides", [])),
+        state=state,
+        scores=found,
+        seconds=record.get("seconds"),
+        error=error,
+    )
+
+
+def as_pairs(overrides: Sequence[str]) -> dict[str, str]:
+    """Overrides by key.
+
+    >>> as_pairs(["+experiment=labse_ams", "seed=2", "~task.mse"])
+    {'experiment': 'labse_ams', 'seed': '2', '~task.mse': ''}
+    """
+    return {override_key(text): text.partition("=")[2] for text in overrides}
+
+
+def write_table(folder: Path, table: SweepTable) -> None:
+    """sweep.md, sweep.csv and sweep.json in `folder`, the table on the terminal."""
+    write_text(folder / "sweep.md", to_markdown(table))
+    write_text(folder / "sweep.csv", to_csv(table))
+    write_json(folder / "sweep.json", to_record(table))
+    print_table(table)
+    print(f"\nsweep: {folder / 'sweep.md'}")

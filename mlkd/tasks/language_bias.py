@@ -1,0 +1,186 @@
+"""Language bias: does an encoder prefer some languages, or pairs of them, once all are in one pool?
+
+Shapes: N rows, L languages, Q queries at once, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlkd.errors import fail
+from mlkd.models.encoder import Encoder
+from mlkd.tasks.base import Score, TaskResult, hash_rows, sample_scores
+from mlkd.tasks.parallel import ParallelSet, ParallelTask
+from mlkd.tasks.samples import CorrelationSample, MeanOfSamples, MeanSample, Sample
+from mlkd.tasks.sts import StsTask, similarities
+from mlkd.tasks.sts_reading import StsSet
+from mlkd.tasks.vectors import TextVectors
+
+_BLOCK_BYTES = 2**26
+
+
+@dataclass(kw_only=True, slots=True)
+class JointStsTask(StsTask):
+    """Spearman over the sentence pairs of all languages together (`joint`) against the mean of the languages' own
+    (`separate`); `bias` is joint - separate.
+
+    An encoder that gives, say, English pairs higher cosines than English-German pairs of the same meaning ranks well
+    within each set and badly across them: its bias is negative.
+
+    Source:
+        Reimers & Gurevych 2020, "Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation",
+        section on language bias: expected (separate), actual (joint), difference (bias).
+    """
+
+    name: str = "sts_joint"
+
+    def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
+        sets: list[StsSet] = data
+        vectors = TextVectors(encoder, self.texts(sets))
+        cosines = {
+            pairs.pair: similarities(vectors.rows(pairs.first), vectors.rows(pairs.second))["cosine"].double().numpy()
+            for pairs in sets
+        }
+        parts = [CorrelationSample(cosines[pairs.pair], pairs.gold, rank=True) for pairs in sets]
+        all_gold = [score for pairs in sets for score in pairs.gold]
+        samples: dict[str, Sample] = {f"{pairs.pair}/separate": part for pairs, part in zip(sets, parts, strict=True)}
+        samples["mean/separate"] = MeanOfSamples(parts)
+        samples["mean/joint"] = CorrelationSample(np.concatenate(list(cosines.values())), all_gold, rank=True)
+        separate, joint = samples["mean/separate"].value(), samples["mean/joint"].value()
+        bias = None if separate is None or joint is None else joint - separate
+        return TaskResult(
+            task=self.name,
+            protocol="100 x Spearman of cosine, all languages together",
+            main="joint",
+            higher_is_better=True,
+            data_sha256=hash_rows(
+                (pairs.pair, first, second, repr(gold))
+                for pairs in sets
+                for first, second, gold in zip(pairs.first, pairs.second, pairs.gold, strict=True)
+            ),
+            scores=[*sample_scores(samples), Score("mean", "bias", bias, len(all_gold))],
+            samples=samples,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedRows:
+    """Row n of every language is the same sentence; no sentence occurs twice in a language.
+
+    Args:
+        texts: language -> rows, English first.
+        num_left_out: rows that a language lacked, or that repeated a sentence of an earlier row.
+    """
+
+    texts: dict[str, list[str]]
+    num_left_out: int
+
+
+@dataclass(kw_only=True, slots=True)
+class MixedPoolTask(ParallelTask):
+    """P@1 where the candidates are in all languages at once (`mixed`) against a pool of one language (`separate`).
+
+    For a query in one language and its translation in another, the candidates are the translation and, of all other
+    rows, either the sentences in the translation's language or those in every language, the query's own included. The
+    translation must be nearer than each of them; equal cosines do not count. Both are means over the other languages,
+    keyed by the language of the query; `bias` is mixed - separate, at most 0: what sentences of other languages,
+    above all the query's own, take away.
+
+    Source:
+        after Roy et al. 2020, "LAReQA: Language-Agnostic Answer Retrieval from a Multilingual Pool".
+    """
+
+    name: str = "mixed_pool"
+
+    def load(self) -> Any:
+        """An AlignedRows of English and all `languages`.
+
+        Raises:
+            MlkdError: E316 where the languages have fewer than two English sentences in common.
+        """
+        sets = ParallelTask.load(self)
+        rows = align(sets)
+        if len(rows.texts["en"]) < 2:
+            what = f"{', '.join(pairs.language for pairs in sets)} have fewer than two English sentences in common"
+            raise fail("E316", what, remedy="use one row-aligned file of all languages")
+        return rows
+
+    def texts(self, data: Any) -> Iterator[str]:
+        rows: AlignedRows = data
+        for texts in rows.texts.values():
+            yield from texts
+
+    def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
+        rows: AlignedRows = data
+        vectors = TextVectors(encoder, self.texts(rows))
+        pool_LND = torch.stack([vectors.rows(texts) for texts in rows.texts.values()]).double()
+        pool_LND = torch.nn.functional.normalize(pool_LND, dim=2)
+        found = {language: mixed_hits(pool_LND, place) for place, language in enumerate(rows.texts)}
+        # The same rows in every language: their mean over the languages is one value a row, not several samples.
+        separate_LN, mixed_LN = (np.stack([hits[kind] for hits in found.values()]) for kind in (0, 1))
+        found["mean"] = (separate_LN.mean(axis=0), mixed_LN.mean(axis=0))
+        samples: dict[str, Sample] = {}
+        for language, (separate_N, mixed_N) in found.items():
+            samples[f"{language}/mixed"] = MeanSample(mixed_N)
+            samples[f"{language}/separate"] = MeanSample(separate_N)
+            samples[f"{language}/bias"] = MeanSample(mixed_N - separate_N)
+        return TaskResult(
+            task=self.name,
+            protocol=f"cosine top-1, pool of {len(rows.texts)} languages",
+            main="mixed",
+            higher_is_better=True,
+            data_sha256=hash_rows([list(rows.texts), *zip(*rows.texts.values(), strict=True)]),
+            scores=sample_scores(samples),
+            details={"num_left_out": rows.num_left_out},
+            samples=samples,
+        )
+
+
+def align(sets: list[ParallelSet]) -> AlignedRows:
+    """Rows whose English sentence every set has, in the order of the first set."""
+    translations = [dict(zip(reversed(pairs.english), reversed(pairs.foreign), strict=True)) for pairs in sets]
+    seen: list[set[str]] = [set() for _ in range(len(sets) + 1)]
+    kept = []
+    for english in sets[0].english:
+        if all(english in known for known in translations):
+            row = (english, *(known[english] for known in translations))
+            if not any(text in texts for text, texts in zip(row, seen, strict=True)):
+                kept.append(row)
+                for text, texts in zip(row, seen, strict=True):
+                    texts.add(text)
+    languages = ["en", *(pairs.language for pairs in sets)]
+    texts_by_language = {language: [row[place] for row in kept] for place, language in enumerate(languages)}
+    return AlignedRows(texts_by_language, max(len(pairs.english) for pairs in sets) - len(kept))
+
+
+def mixed_hits(pool_LND: Tensor, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of the other languages in which each sentence of language `place` finds its translation.
+
+    Args:
+        pool_LND: float64 unit rows.
+        place: the queries' language.
+
+    Returns:
+        (N,) with the candidates in one language at a time, and (N,) with those of all languages.
+    """
+    num_languages, num_rows, _ = pool_LND.shape
+    others = [language for language in range(num_languages) if language != place]
+    step = max(1, _BLOCK_BYTES // (8 * num_languages * num_rows))
+    separate, mixed = [], []
+    for start in range(0, num_rows, step):
+        rows_Q = torch.arange(start, min(start + step, num_rows))
+        # Rounded to float32: what float64 sums in another order for equal vectors is equal again.
+        similarity_LQN = (pool_LND[place, rows_Q] @ pool_LND.transpose(1, 2)).float()
+        right_LQ = similarity_LQN[:, torch.arange(len(rows_Q)), rows_Q].clone()
+        similarity_LQN[:, torch.arange(len(rows_Q)), rows_Q] = -torch.inf
+        nearest_LQ = similarity_LQN.amax(dim=2)
+        separate.append((right_LQ > nearest_LQ)[others].double().mean(dim=0))
+        mixed.append((right_LQ > nearest_LQ.amax(dim=0))[others].double().mean(dim=0))
+    return torch.cat(separate).numpy(), torch.cat(mixed).numpy()

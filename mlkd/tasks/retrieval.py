@@ -1,0 +1,120 @@
+"""Large retrieval: precision at 1 both ways among up to millions of candidates, in bounded memory.
+
+Shapes: N pairs, U distinct texts of a side.
+"""
+
+from __future__ import annotations
+
+import enum
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlkd.errors import Problem
+from mlkd.mining.neighbours import NeighbourSearch
+from mlkd.models.encoder import Encoder
+from mlkd.tasks.base import TaskResult, sample_scores, with_means
+from mlkd.tasks.mapped_vectors import DistinctTexts, Storage, encode_to_file, nearest_of_both
+from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
+from mlkd.tasks.samples import MeanSample, Sample
+
+
+class Hit(enum.Enum):
+    """When the nearest candidate is right: its text is the wanted one, wherever it stands; or it is the same line."""
+
+    identical_text = "identical_text"
+    same_line = "same_line"
+
+
+@dataclass(kw_only=True, slots=True)
+class RetrievalTask(ParallelTask):
+    """P@1 of each English sentence among all translations (`en->xx`), of each translation among all English sentences
+    (`xx->en`), and their mean (`p@1`).
+
+    Texts are encoded once each. Their vectors lie in a file rather than in memory, which holds two blocks of them; the
+    texts themselves are in memory, about 2 GB for ten million sentences.
+
+    Args:
+        hit: when a found candidate is right.
+        distinct_pairs: leave out pairs that repeat an earlier one.
+        vectors: number format of the file.
+        vectors_dir: folder for the file, which is removed afterwards; empty for the system's temporary folder.
+        search: how neighbours are searched.
+
+    Source:
+        Guo et al. 2018, "Effective Parallel Corpus Mining using Bilingual Sentence Embeddings"; Feng et al. 2022,
+        "Language-agnostic BERT Sentence Embedding" (the UN task).
+    """
+
+    needs_uncached: ClassVar[bool] = True
+
+    name: str = "retrieval"
+    hit: Hit = field(default=Hit.identical_text)
+    distinct_pairs: bool = False
+    vectors: Storage = field(default=Storage.fp32)
+    vectors_dir: str = ""
+    search: NeighbourSearch = field(default_factory=NeighbourSearch)
+
+    def _field_problems(self) -> list[Problem]:
+        problems = ParallelTask._field_problems(self)
+        if self.vectors_dir and not Path(self.vectors_dir).is_dir():
+            problems.append(Problem("E204", f"'{self.vectors_dir}' is no folder", where="vectors_dir"))
+        return problems
+
+    def load(self) -> list[ParallelSet]:
+        """All sets in the order of `languages`, repeated pairs left out where the task says so."""
+        sets = ParallelTask.load(self)
+        return [_distinct(pairs) for pairs in sets] if self.distinct_pairs else sets
+
+    def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
+        sets: list[ParallelSet] = data
+        samples: dict[str, Sample] = {}
+        for pairs in sets:
+            english_hits, foreign_hits = self._hits(pairs, encoder)
+            samples[f"{pairs.language}/en->xx"] = MeanSample(english_hits)
+            samples[f"{pairs.language}/xx->en"] = MeanSample(foreign_hits)
+            samples[f"{pairs.language}/p@1"] = MeanSample((english_hits + foreign_hits) / 2)
+        samples = with_means(samples)
+        counted = "identical texts count" if self.hit is Hit.identical_text else "only the same line counts"
+        vectors = "" if self.vectors is Storage.fp32 else f", {self.vectors.value} vectors"
+        repeated = ", distinct pairs" if self.distinct_pairs else ""
+        return TaskResult(
+            task=self.name,
+            protocol=f"cosine top-1, {counted}{repeated}{vectors}",
+            main="p@1",
+            higher_is_better=True,
+            data_sha256=hash_sets(sets),
+            scores=sample_scores(samples),
+            details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
+            samples=samples,
+        )
+
+    def _hits(self, pairs: ParallelSet, encoder: Encoder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """1 where a sentence finds its translation, else 0, for the English and the foreign sentences, (N,) each."""
+        english, foreign = DistinctTexts(pairs.english), DistinctTexts(pairs.foreign)
+        with tempfile.TemporaryDirectory(dir=self.vectors_dir or None, prefix="mlkd-vectors-") as folder:
+            english_file = encode_to_file(encoder, english.texts, Path(folder) / "english", self.vectors)
+            foreign_file = encode_to_file(encoder, foreign.texts, Path(folder) / "foreign", self.vectors)
+            of_english, of_foreign = nearest_of_both(self.search, english_file, foreign_file)
+            # Unmapped before the folder goes: some systems refuse to remove a file that is mapped.
+            del english_file, foreign_file
+        return (
+            self._is_hit(of_english[english.row_of_line], foreign),
+            self._is_hit(of_foreign[foreign.row_of_line], english),
+        )
+
+    def _is_hit(self, found_N: NDArray[np.int64], wanted: DistinctTexts) -> NDArray[np.float64]:
+        if self.hit is Hit.identical_text:
+            is_hit: NDArray[np.bool_] = found_N == wanted.row_of_line
+        else:
+            is_hit = wanted.first_line[found_N] == np.arange(len(found_N))
+        return is_hit.astype(np.float64)
+
+
+def _distinct(pairs: ParallelSet) -> ParallelSet:
+    kept = dict.fromkeys(zip(pairs.english, pairs.foreign, strict=True))
+    return ParallelSet(pairs.language, [pair[0] for pair in kept], [pair[1] for pair in kept], pairs.num_empty)

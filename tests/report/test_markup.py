@@ -1,0 +1,111 @@
+"""HTML of tables, heat maps and differences: emphasis, colours, escapes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mlkd.report.markup import HEAT_COLUMNS, differences_html, format_p, heat_map, to_html
+from mlkd.report.names import short_names
+from mlkd.report.results import Results
+from mlkd.report.tables import Table, build_tables
+from mlkd.tasks.base import Score, TaskResult
+from tests.report.conftest import compared
+
+NAMES = {"student": "student", "untrained": "untrained", "teacher": "teacher"}
+
+
+def many_languages(number: int, *, higher_is_better: bool = True, scale: float = 1.0) -> Results:
+    """Language n scores n and 100 - n; the last one of the second system is undefined."""
+    values = {"a": [scale * n for n in range(number)], "<b>": [scale * (100 - n) for n in range(number - 1)] + [None]}
+    results = {
+        name: [
+            TaskResult(
+                "t", "", "m", higher_is_better, "", [Score(f"l{n}", "m", value, 9) for n, value in enumerate(scores)]
+            )
+        ]
+        for name, scores in values.items()
+    }
+    return Results(systems=list(values), results=results)
+
+
+def table_of(results: Results) -> Table:
+    return build_tables(results)[0]
+
+
+def test_table_marks_mean_and_best_and_escapes(results: Results) -> None:
+    renamed = {"<b>&": results.results["student"], "other": results.results["untrained"]}
+    table = table_of(Results(systems=list(renamed), results=renamed))
+    html = to_html(table, short_names(table.systems))
+    assert '<th scope="col" title="&lt;b&gt;&amp;">&lt;b&gt;&amp;</th>' in html and "<b>" not in html
+    mean = '<tr class="mean"><th scope="row">mean</th><td>2,000</td><td><span>66.6</span></td>'
+    assert mean + "<td><span>undefined</span></td></tr>" in html
+    assert '<td class="best" title="95 % interval [60.0, 66.0]"><span>63.1</span><small>±3.0</small></td>' in html
+
+
+def test_table_says_where_its_numbers_are_from(checkpoints: Results) -> None:
+    html = to_html(table_of(checkpoints), short_names(checkpoints.systems))
+    assert "protocol laser; data abababababab; models: small 0f0f0f0f0f0f; &lt;b&gt; 1f1f1f1f1f1f" in html
+    assert '<td class="tied"><span>65.5</span></td>' in html
+
+
+def test_heat_map_is_for_tables_that_are_too_large_to_read(results: Results) -> None:
+    assert heat_map(table_of(results), NAMES) is None
+    assert heat_map(table_of(many_languages(9)), {"a": "a", "<b>": "b"}) is None
+    assert heat_map(table_of(many_languages(10)), {"a": "a", "<b>": "b"}) is not None
+
+
+def test_heat_map_runs_from_worst_to_best() -> None:
+    names = {"a": "a", "<b>": "<b>"}
+    found = heat_map(table_of(many_languages(40)), names)
+    assert found is not None and (found.worst, found.best) == ("0", "100")
+    assert '<td style="--p:0%" title="l0: 0">0</td>' in found.markup
+    assert '<td class="deep" style="--p:100%" title="l0: 100">100</td>' in found.markup
+    assert '<td class="none" title="l39: undefined">·</td>' in found.markup
+    assert '<th scope="row" title="&lt;b&gt;">&lt;b&gt;</th>' in found.markup
+    lower = heat_map(table_of(many_languages(40, higher_is_better=False)), names)
+    assert lower is not None and (lower.worst, lower.best) == ("100", "0")
+    assert '<td class="deep" style="--p:100%" title="l0: 0">0</td>' in lower.markup
+
+
+def test_heat_map_keeps_decimals_where_whole_numbers_would_be_alike() -> None:
+    found = heat_map(table_of(many_languages(10, scale=0.01)), {"a": "a", "<b>": "b"})
+    assert found is not None and ">0.03<" in found.markup and ">1<" in found.markup
+
+
+@pytest.mark.parametrize("number", [28, 29, 112, 113])
+def test_every_language_is_in_one_block_and_blocks_are_even(number: int) -> None:
+    found = heat_map(table_of(many_languages(number)), {"a": "a", "<b>": "b"})
+    assert found is not None
+    assert re.findall(r'<th scope="col">(l\d+)</th>', found.markup) == [f"l{n}" for n in range(number)]
+    blocks = found.markup.split("<table")[1:]
+    assert len(blocks) == -(-number // HEAT_COLUMNS)
+    for block in blocks:
+        rows = re.findall(r"<tr>(.*?)</tr>", block)
+        assert len(rows) == 3 and len({len(re.findall("<t[hd]", row)) for row in rows}) == 1
+
+
+def test_equal_scores_need_no_heat_map() -> None:
+    assert heat_map(table_of(many_languages(40, scale=0.0)), {"a": "a", "<b>": "b"}) is None
+
+
+def test_differences_are_drawn_about_zero() -> None:
+    tests = [
+        compared("bucc", "mean", "student", "teacher", 10.0, p_value=0.04),
+        compared("bucc", "mean", "student", "untrained", -5.0, p_value=0.3),
+    ]
+    html = differences_html("bucc <f1>", tests, NAMES)
+    first, second = html.split("<tr")[2:]
+    assert "bucc &lt;f1&gt;" in html
+    assert first.startswith(' class="sure"') and not second.startswith(" class")
+    assert "<td>+10.0</td><td>[0.0, 20.0]</td><td>0.040</td>" in first
+    assert "<td>−5.0</td><td>[−15.0, 5.0]</td><td>0.30</td>" in second
+    # From -15 to 20 and 4 % of that to either side: 35 * 1.08 = 37.8 wide, and zero is 16.4 from its left end.
+    assert 'class="zero" style="left:43.39%"' in first and 'class="point" style="left:69.84%"' in first
+    assert 'class="bar" style="left:3.70%;width:52.91%"' in second
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0009, "< 0.001"), (0.001, "0.001"), (0.0999, "0.100"), (0.5, "0.50")])
+def test_p_values(p: float, text: str) -> None:
+    assert format_p(p) == text
