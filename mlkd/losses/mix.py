@@ -65,7 +65,9 @@ class LossMix:
     @property
     def needs_teacher_target(self) -> bool:
         """Whether the teacher must encode the translations too."""
-        return self.gamma > 0 or (self.beta > 0 and self.feature.target is FeatureTarget.own)
+        return (self.gamma > 0 and self.similarity.target is FeatureTarget.own) or (
+            self.beta > 0 and self.feature.target is FeatureTarget.own
+        )
 
     # What the training loop must put into PairVectors beside the two sides, and compute beside the mix.
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
+from mlkd.losses.feature import FeatureTarget
 from mlkd.losses.matrices import cosine_matrix, in_row_blocks
 from mlkd.losses.vectors import PairVectors
 
@@ -26,6 +27,9 @@ class SimilarityDistance(Enum):
 class SimilarityTerm:
     """Logit distillation, of c_ij = cos(x_i, y_j).
 
+    target=own: the teacher's c_ij is cos(T(x_i), T(y_j)), as LEALLA has it. target=source: cos(T(x_i), T(x_j)), for a
+    teacher that does not read the translations' languages.
+
     distance=squared: (1/B^2) sum_ij ((c_ij of the teacher - c_ij of the student) / temperature)^2, LEALLA's LD (Mao &
     Nakagawa 2023, eq. 4). At its temperature 100 the value is at most (2/100)^2, which beside AMS moves nothing; the
     log shows it.
@@ -34,6 +38,7 @@ class SimilarityTerm:
     """
 
     distance: SimilarityDistance = SimilarityDistance.squared
+    target: FeatureTarget = FeatureTarget.own
 
     def __call__(self, vectors: PairVectors, temperature: float) -> Tensor:
         num_pairs = len(vectors.source_ids_B)
@@ -41,8 +46,9 @@ class SimilarityTerm:
 
     def loss_of_rows(self, vectors: PairVectors, temperature: float, first: int, last: int) -> Tensor:
         """Mean over the rows from `first` to before `last`."""
-        assert vectors.teacher_target_BE is not None, "preflight provides teacher vectors of both sides"
-        teacher_RB = cosine_matrix(vectors.teacher_source_BE[first:last], vectors.teacher_target_BE)
+        columns_BE = vectors.teacher_source_BE if self.target is FeatureTarget.source else vectors.teacher_target_BE
+        assert columns_BE is not None, "preflight provides teacher vectors of both sides for target=own"
+        teacher_RB = cosine_matrix(vectors.teacher_source_BE[first:last], columns_BE)
         student_RB = cosine_matrix(vectors.student_source_BD[first:last], vectors.student_target_BD)
         if self.distance is SimilarityDistance.squared:
             return ((teacher_RB - student_RB) / temperature).square().mean()

@@ -104,6 +104,7 @@ def test_a_projection_is_built_only_where_the_feature_term_uses_it() -> None:
         (LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking()), False, False),
         (LossMix(alpha=1.0, beta=1.0, ranking=InfoNceRanking(), feature=LEALLA_FEATURE), True, True),
         (LossMix(beta=0.0, gamma=1.0), True, False),
+        (LossMix(beta=0.0, gamma=1.0, similarity=SimilarityTerm(target=FeatureTarget.source)), False, False),
     ],
 )
 def test_what_a_mix_asks_of_the_teacher(mix: LossMix, teacher_target: bool, dimensions: bool) -> None:

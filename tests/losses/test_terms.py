@@ -143,6 +143,16 @@ def test_similarity_term(vectors: MakeVectors, temperature: float) -> None:
     assert float(SimilarityTerm()(v, temperature)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_similarity_to_a_teacher_of_one_language(vectors: MakeVectors) -> None:
+    v = dataclasses.replace(vectors(student_dimension=3, teacher_dimension=6), teacher_target_BE=None)
+    as_own = dataclasses.replace(v, teacher_target_BE=v.teacher_source_BE)
+    for distance in SimilarityDistance:
+        own, source = (
+            SimilarityTerm(distance=distance, target=target) for target in (FeatureTarget.own, FeatureTarget.source)
+        )
+        assert float(source(v, 0.5)) == float(own(as_own, 0.5))
+
+
 @pytest.mark.parametrize(("scale", "margin"), [(1.0, 0.3), (20.0, 0.0), (100.0, 0.3)])
 @pytest.mark.parametrize("mask", [False, True])
 def test_ams_sums_both_directions_with_the_margin_on_the_diagonal(
