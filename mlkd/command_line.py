@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -178,17 +179,36 @@ def start(kind: str, arguments: list[str]) -> None:
         if folder is not None:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # reserved for a run that was refused: still empty
+                folder.parent.rmdir()  # unless other runs of this name stand there
 
 
 def run_hydra(kind: str, arguments: Sequence[str]) -> None:
-    """Hand over to Hydra, which then raises what a job raised instead of printing half of it."""
+    """Hand over to Hydra; what a single job raises is raised here, without the line that Hydra would print of it."""
     from hydra import main as hydra_main
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from mlkd.paths import CONFIG_DIR
 
+    failed: list[Exception] = []
+
+    @functools.wraps(JOBS[kind])
+    def job(cfg: DictConfig) -> object:
+        try:
+            return JOBS[kind](cfg)
+        except Exception as error:
+            # Jobs of a multirun may be in other processes, where only Hydra brings their errors back.
+            if HydraConfig.get().mode is not RunMode.RUN:
+                raise
+            failed.append(error)
+            return None
+
+    # Hydra then raises what a job raised instead of printing half of it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *arguments]
-    hydra_main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=kind)(JOBS[kind])()
+    hydra_main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=kind)(job)()
+    if failed:
+        raise failed[0]
 
 
 def names_sweep(overrides: Sequence[str]) -> bool:

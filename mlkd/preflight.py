@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,20 +33,20 @@ def check_run(config: TrainConfig) -> Checked:
     """
     problems: list[Problem] = []
 
-    def attempt(check: Callable[[], Any]) -> Any:
+    def attempt(check: Callable[[], Any], where: str = "") -> Any:
         try:
             return check()
         except MlkdError as error:
-            problems.extend(error.problems)
+            problems.extend(dataclasses.replace(p, where=p.where or where) for p in error.problems)
             return None
 
     device = attempt(config.hardware.resolve)
-    teacher = attempt(config.teacher.locate)
+    teacher = attempt(config.teacher.locate, "teacher")
     before = len(problems)
-    attempt(config.student.check_files)
+    attempt(config.student.check_files, "student")
     if teacher is not None and len(problems) == before:
         attempt(lambda: _check_dimensions(config, folder_dimension(teacher)))
-    attempt(config.data.check_files)
+    attempt(config.data.check_files, "data")
     evaluations = attempt(lambda: Evaluations.load(config.task.values()))
     if problems:
         raise MlkdError(problems)
