@@ -278,7 +278,7 @@ def train_job(cfg: DictConfig) -> float | None:
     from mlkd.config import TrainConfig, build_config
     from mlkd.dry_run import dry_run
     from mlkd.sweep import run_job
-    from mlkd.train import train
+    from mlkd.train import InterruptedAfterwardsError, train
 
     hydra_config = HydraConfig.get()
     folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
@@ -288,7 +288,9 @@ def train_job(cfg: DictConfig) -> float | None:
     if config.dry_run:
         dry_run(config)
     else:
-        train(config, folder, overrides)
+        # No failure: a scheduler that starts interrupted runs again would start a finished one anew.
+        with contextlib.suppress(InterruptedAfterwardsError):
+            train(config, folder, overrides)
     return None
 
 

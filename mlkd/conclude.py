@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,24 @@ PICTURE_SENTENCES = 40
 PICTURE_MIN_SENTENCES = 8
 
 
-def conclude(config: TrainConfig, checked: Checked, prepared: Prepared, run: RunFolder) -> None:
-    """Score the best student and the teacher, write results.json, results.md and report.html, print the table."""
+def conclude(
+    config: TrainConfig, checked: Checked, prepared: Prepared, run: RunFolder, stop: Callable[[], None]
+) -> None:
+    """Score the best student and the teacher, write results.json, results.md and report.html, print the table.
+
+    Args:
+        config, checked, prepared, run: of the run.
+        stop: called between encoders; raises when the run must end. The conclusion can be done again.
+    """
     evaluations = checked.evaluations
     best = load_best(prepared, run)
     teacher_file = run.eval / "teacher.json"
     if not teacher_file.is_file():
         write_task_results(teacher_file, evaluations.score(prepared.teacher, prepared.teacher))
+    stop()
     student_results = evaluations.score(best, prepared.teacher)
     write_task_results(run.eval / "student.json", student_results)
+    stop()
     scored = {
         "student": student_results,
         "untrained": read_task_results(run.eval / "untrained.json"),

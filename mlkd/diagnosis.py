@@ -39,21 +39,47 @@ def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
 
 
 def check_sweep(kind: str, overrides: Sequence[str]) -> None:
-    """Refuse a sweep of which a job would not compose; what a job makes of its values is its own affair.
+    """Refuse a sweep of which a job would not compose, or with a value that no job can take.
+
+    What a job makes of its values together is its own affair.
 
     Raises:
         MlkdError: E2xx, the problems of all values.
     """
     problems: dict[Problem, None] = {}
+    passing: set[Problem] = set()
     for job in jobs_with_each_value(overrides):
         try:
-            compose_config(kind, job)
+            for problem in outside_range(kind, compose_config(kind, job)):
+                if problem not in problems and problem not in passing:
+                    if is_lasting(problem, kind, overrides, job):
+                        problems[problem] = None
+                    else:
+                        passing.add(problem)
         except yaml.MarkedYAMLError as error:
             problems[yaml_problem(error)] = None
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             problems |= dict.fromkeys(diagnose(kind, job, error))
     if problems:
         raise MlkdError(problems)
+
+
+def outside_range(kind: str, cfg: DictConfig) -> list[Problem]:
+    """The E204 of a composed configuration."""
+    try:
+        build_config(cfg, KINDS[kind])
+    except MlkdError as error:
+        return [p for p in error.problems if p.code == "E204"]
+    return []
+
+
+def is_lasting(problem: Problem, kind: str, overrides: Sequence[str], job: Sequence[str]) -> bool:
+    """Whether a problem of this job is one of a value in the command, and stays whichever other value is changed."""
+    is_cause = [text.partition("=")[0].lstrip("+") == problem.where for text in job]
+    if not any(is_cause):
+        return False
+    fixed = [text if cause else own for text, own, cause in zip(job, overrides, is_cause, strict=True)]
+    return all(problem in outside_range(kind, compose_config(kind, other)) for other in jobs_with_each_value(fixed))
 
 
 def jobs_with_each_value(overrides: Sequence[str]) -> Iterator[list[str]]:

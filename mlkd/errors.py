@@ -39,7 +39,8 @@ class MlkdError(ValueError):
     """All problems found in one stage. Exit code: the digit after the E of the first problem's code (E301 -> 3)."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
-        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        # Two parts that look at the same file tell the same: once is enough.
+        self.problems = list(dict.fromkeys([problems] if isinstance(problems, Problem) else problems))
         assert self.problems, "an MlkdError needs at least one problem"
         super().__init__("\n".join(map(str, self.problems)))
 

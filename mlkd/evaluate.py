@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -24,11 +25,10 @@ from mlkd.report.merging import merge_results
 from mlkd.report.results import Results, read_results, write_results
 from mlkd.report.terminal import print_tables
 from mlkd.runtime.devices import autocast_type, place
-from mlkd.runtime.run_folder import RunFolder, new_run_path, write_text
+from mlkd.runtime.run_folder import RunFolder, RunState, new_run_path, write_text
+from mlkd.runtime.run_lock import is_held
 from mlkd.tasks.base import TaskResult, collect_problems
 from mlkd.tasks.significance import compare_systems
-
-log = logging.getLogger("mlkd")
 
 
 def evaluate(config: EvaluateConfig) -> Results | None:
@@ -43,16 +43,55 @@ def evaluate(config: EvaluateConfig) -> Results | None:
     if config.export_texts:
         export(config)
         return None
-    results = compare(config) if config.compare else score(config)
-    folder = output_folder(config)
-    if not config.compare:
-        RunFolder(folder).write_environment(str(config.hardware.resolve()))
+    if config.compare:
+        results, folder = compare(config), output_folder(config)
+    else:
+        results, folder = score(config)
     write(results, folder)
     return results
 
 
-def score(config: EvaluateConfig) -> Results:
-    """Score every checkpoint on every task."""
+@dataclass(slots=True)
+class Ongoing:
+    """An evaluation while it scores: each finished task is in results.json at once, and has a line on stderr.
+
+    Args:
+        config: of the evaluation.
+        results: of the tasks that are finished; the last system is the one being scored.
+        folder: of results.json, made for the first task that finishes, so that a failure before leaves none.
+    """
+
+    config: EvaluateConfig
+    results: Results = field(default_factory=lambda: Results(systems=[], results={}))
+    folder: Path | None = None
+
+    def begin(self, choice: EncoderChoice, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
+        """The next system."""
+        self.results.systems.append(choice.label)
+        self.results.results[choice.label] = []
+        described = choice.describe() | describe_encoder(encoder) | {"mlkd": __version__}
+        self.results.describe[choice.label] = described
+
+    def finish(self, result: TaskResult, seconds: float) -> None:
+        """One task of the system."""
+        system = self.results.systems[-1]
+        self.results.results[system].append(result)
+        if self.folder is None:
+            self.folder = output_folder(self.config)
+            RunFolder(self.folder).write_environment(str(self.config.hardware.resolve()))
+            tell(f"what is finished: {self.folder / 'results.json'}")
+        write_results(self.folder / "results.json", self.results)
+        position = f"{len(self.results.systems)}/{len(self.config.encoders)}"
+        tell(f"{position} {system}: {result.task} {seconds:.1f} s")
+
+
+def tell(line: str) -> None:
+    """What happens meanwhile goes to stderr: stdout is for the tables."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def score(config: EvaluateConfig) -> tuple[Results, Path]:
+    """Score every checkpoint on every task; the results, and the folder that they are kept in."""
     device = config.hardware.resolve()
     evaluations = check(config)
     teacher = load(config, config.teacher, device) if config.teacher else None
@@ -60,14 +99,31 @@ def score(config: EvaluateConfig) -> Results:
         missing = ", ".join(task.name for task, _ in evaluations.loaded if task.needs_teacher)
         example = "teacher_model=sentence-transformers/LaBSE"
         raise fail("E205", f"is required by {missing}. Example: {example}", where="teacher_model")
-    results: dict[str, list[TaskResult]] = {}
-    described = {}
+    for line in unfinished_runs(config.encoders):
+        tell(line)
+    ongoing = Ongoing(config)
     for choice in config.encoders:
         encoder = load(config, choice, device)
-        results[choice.label] = evaluations.score(encoder, teacher, num_resamples=config.num_resamples)
-        described[choice.label] = choice.describe() | describe_encoder(encoder) | {"mlkd": __version__}
-    comparisons = compare_systems(results, config.num_resamples)
-    return Results(systems=list(results), results=results, describe=described, comparisons=comparisons)
+        ongoing.begin(choice, encoder)
+        evaluations.score(encoder, teacher, num_resamples=config.num_resamples, progress=ongoing.finish)
+    results = ongoing.results
+    results.comparisons = compare_systems(results.results, config.num_resamples)
+    return results, ongoing.folder or output_folder(config)
+
+
+def unfinished_runs(choices: Sequence[EncoderChoice]) -> Iterator[str]:
+    """A line for each that is the folder of a run whose student may not be its last."""
+    for choice in choices:
+        run = RunFolder(Path(choice.path).expanduser())
+        status = run.read_status() if choice.path and run.student.is_dir() else None
+        if status is None or status.state is RunState.finished:
+            continue
+        states = {
+            RunState.running: "is still running" if is_held(run.lock_file) else "was killed",
+            RunState.interrupted: f"was interrupted at step {status.step:,}",
+            RunState.failed: f"failed ({status.error})",
+        }
+        yield f"warning: {choice.path} is not finished: it {states[status.state]}; its best student so far is scored"
 
 
 def describe_encoder(encoder: SentenceEncoder | PrecomputedEncoder) -> dict[str, int]:
@@ -100,9 +156,9 @@ def compare(config: EvaluateConfig) -> Results:
 
 def export(config: EvaluateConfig) -> None:
     """Write every text of the tasks to a file, for vectors that are computed elsewhere."""
-    texts = Evaluations.load(config.task.values()).texts()
+    texts = Evaluations.load(config.task.values()).encoded_texts()
     folder = Path(config.export_texts).expanduser()
-    count = export_texts(folder, (text for found in texts.values() for text in found))
+    count = export_texts(folder, texts)
     print(f"{count:,} texts: {folder / TEXTS_FILE}")
     print(f"next: write {folder}/<name>.npy, float32 (N, D), row n the vector of line n; then checkpoint={folder}")
 
@@ -132,7 +188,7 @@ def check_vectors(choices: Sequence[EncoderChoice], evaluations: Evaluations) ->
     for choice in choices:
         try:
             encoder = PrecomputedEncoder.open(choice.locate())
-            encoder.check(text for texts in evaluations.texts().values() for text in texts)
+            encoder.check(evaluations.encoded_texts())
         except MlkdError as error:
             errors.append(error)
     collect_problems(errors)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,21 +85,38 @@ class Evaluations:
         """Evaluated sentences by task name."""
         return {task.name: task.texts(data) for task, data in self.loaded}
 
-    def score(self, encoder: Encoder, teacher: Encoder | None = None, *, num_resamples: int = 0) -> list[TaskResult]:
+    def encoded_texts(self) -> Iterator[str]:
+        """Every sentence that an encoder may be asked for, repeated where tasks share it."""
+        for task, data in self.loaded:
+            yield from task.encoded_texts(data)
+
+    def score(
+        self,
+        encoder: Encoder,
+        teacher: Encoder | None = None,
+        *,
+        num_resamples: int = 0,
+        progress: Callable[[TaskResult, float], None] | None = None,
+    ) -> list[TaskResult]:
         """Results of all tasks; those that need a teacher are left out where there is none.
 
         Args:
             encoder: is scored.
             teacher: for the tasks that compare with one.
             num_resamples: of the 95 % bootstrap interval that each score gets; 0 for none, which is cheaper.
+            progress: is told each result as soon as it is there, and the seconds that it took.
         """
         cached = CachedEncoder(encoder)
-        results = [
-            task.score(data, encoder if task.needs_uncached else cached, teacher)
-            for task, data in self.loaded
-            if teacher is not None or not task.needs_teacher
-        ]
-        return [with_intervals(result, num_resamples) for result in results] if num_resamples else results
+        results = []
+        for task, data in self.loaded:
+            if teacher is None and task.needs_teacher:
+                continue
+            start = time.perf_counter()
+            result = task.score(data, encoder if task.needs_uncached else cached, teacher)
+            results.append(with_intervals(result, num_resamples) if num_resamples else result)
+            if progress is not None:
+                progress(results[-1], time.perf_counter() - start)
+        return results
 
 
 def as_metrics(results: Iterable[TaskResult]) -> dict[str, float]:

@@ -88,7 +88,8 @@ def needs_projection(config: TrainConfig, student_dimension: int, teacher_dimens
     if student_dimension == teacher_dimension or not config.loss.compares_dimensions:
         return None
     hint = f"set student.dense_dim={teacher_dimension}"
-    if config.loss.feature.projection is Projection.none:
+    # A projection serves the feature term alone.
+    if config.loss.feature.projection is Projection.none and not config.loss.ranks_against_teacher:
         hint += ", or loss.feature.projection=dense"
     if student_dimension < teacher_dimension:
         hint += f", or teacher.reduction.dim={student_dimension}"

@@ -34,6 +34,8 @@ from mlkd.search import Choice, Interval, Search
 from mlkd.train import NOT_IN_FINGERPRINT, config_fingerprint, deciding_values, train
 
 JOB_FILE = "job.json"
+# What Hydra quotes, which it leaves as it is, or one character that it escapes.
+ESCAPED = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|\\([\\()\[\]{}:=, \t])""")
 # The folder is another run's, or another process is at work in it: what its status says stays as it is.
 NOT_THIS_JOB = ("E412", "E510", "E511")
 
@@ -263,12 +265,21 @@ def describe_job(path: Path, folder: Path, record: dict[str, Any]) -> SweepJob:
 
 
 def as_pairs(overrides: Sequence[str]) -> dict[str, str]:
-    """Overrides by key.
+    """Overrides by key, values as people type them.
 
     >>> as_pairs(["+experiment=labse_ams", "seed=2", "~task.mse"])
     {'experiment': 'labse_ams', 'seed': '2', '~task.mse': ''}
     """
-    return {override_key(text): text.partition("=")[2] for text in overrides}
+    return {override_key(text): unescape(text.partition("=")[2]) for text in overrides}
+
+
+def unescape(value: str) -> str:
+    r"""A value without the backslashes that Hydra puts before special characters outside quotes.
+
+    >>> unescape(r"package\:gte_small"), unescape(r"['a\:b', c\=d]")
+    ('package:gte_small', "['a\\:b', c=d]")
+    """
+    return ESCAPED.sub(lambda found: found[1] or found[2], value)
 
 
 def write_table(folder: Path, table: SweepTable) -> None:

@@ -36,6 +36,14 @@ class RunInterruptedError(KeyboardInterrupt):
         self.exit_code = exit_code
 
 
+class InterruptedAfterwardsError(KeyboardInterrupt):
+    """A signal came when a run had only its report to write, which is written: it ends a sweep, not the run."""
+
+    def __init__(self, signal_name: str, exit_code: int) -> None:
+        super().__init__(f"{signal_name}: the run is finished")
+        self.exit_code = exit_code
+
+
 def deciding_values(yaml: str) -> dict[str, object]:
     """The flat configuration without what cannot change a run's result."""
     return {key: value for key, value in as_flat_dict(yaml).items() if key not in NOT_IN_FINGERPRINT}
@@ -62,6 +70,7 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
     Raises:
         MlkdError: see `mlkd.errors`.
         RunInterruptedError: after a signal, once the state is saved.
+        InterruptedAfterwardsError: after a signal, with the run finished.
     """
     checked = check_run(config)
     run = RunFolder(folder)
@@ -87,7 +96,7 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
                 prepared.distillation.train(run_log, session.evaluate, writer, interrupts)
                 step = prepared.distillation.standing.step
                 stop_if_asked(interrupts)
-                conclude(config, checked, prepared, run)
+                conclude(config, checked, prepared, run, lambda: stop_if_asked(interrupts))
                 state = RunState.finished
             except KeyboardInterrupt as interrupt:
                 state, error = RunState.interrupted, str(interrupt)
@@ -99,6 +108,8 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
             finally:
                 run.write_status(Status(state=state, step=step, error=error, fingerprint=name))
                 interrupts.call_previous()
+        if interrupts.requested is not None:
+            raise InterruptedAfterwardsError(interrupts.requested, interrupts.exit_code)
     return folder
 
 

@@ -230,6 +230,13 @@ def test_dimensions_need_a_projection() -> None:
     assert problem.code == "E210"
     assert "teacher dim 1024 != student dim 384" in problem.what
     assert "student.dense_dim=1024, or loss.feature.projection=dense" in problem.remedy
+    # Where the ranking meets the teacher's vectors too, a projection of the feature term mends nothing.
+    for loss in ("loss=info_nce", "loss=mse_info_nce"):
+        values = [loss, "loss.ranking.against=teacher"]
+        problem = needs_projection(train_config(*values), 384, 1024)
+        assert problem is not None
+        assert problem.remedy == "set student.dense_dim=1024, or teacher.reduction.dim=384"
+        assert needs_projection(train_config(*values, "loss.feature.projection=dense"), 384, 1024) is not None
     assert needs_projection(train_config("loss=mse"), 384, 384) is None
     assert needs_projection(train_config("loss=lealla"), 384, 1024) is None
     assert needs_projection(train_config("loss=ams"), 384, 1024) is None

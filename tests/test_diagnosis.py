@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlkd import config, diagnosis, paths
-from mlkd.diagnosis import check_overrides
+from mlkd.diagnosis import check_overrides, check_sweep
 from mlkd.errors import MlkdError
 from mlkd.paths import CONFIG_DIR
 
@@ -45,6 +45,24 @@ def test_one_bad_override(override: str, expected: str) -> None:
     text = message("train", override)
     assert expected in text
     assert text.count("error[") == 1
+
+
+def test_values_that_no_job_can_take_are_told_before_the_first() -> None:
+    with pytest.raises(MlkdError) as caught:
+        check_sweep("train", ["loss.beta=0.1,-1,-2", "optim.batch_size=0", "seed=1,-1"])
+    assert {(p.code, p.where, p.what) for p in caught.value.problems} == {
+        ("E204", "optim.batch_size", "must be >= 1 (got 0)"),
+        ("E204", "loss.beta", "must be >= 0 (got -1.0)"),
+        ("E204", "loss.beta", "must be >= 0 (got -2.0)"),
+        ("E204", "seed", "must be in [0, 2^63) (got -1)"),
+    }
+
+
+def test_values_that_some_job_can_take_are_left_to_the_jobs() -> None:
+    check_sweep("train", ["student=thin_deep", "student.hidden=384,320", "student.heads=12,10"])
+    check_sweep("train", ["loss=mse", "loss.beta=0,1", "loss.gamma=0,1"])
+    with pytest.raises(MlkdError, match=r"student\.heads: must divide hidden=384 \(got 10\)"):
+        check_sweep("train", ["student=thin_deep", "student.hidden=384", "student.heads=12,10"])
 
 
 def test_several_bad_overrides_come_together() -> None:

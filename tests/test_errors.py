@@ -30,6 +30,11 @@ def test_all_problems_are_told_and_survive_pickling() -> None:
     assert isinstance(error, ValueError)
 
 
+def test_the_same_problem_is_told_once() -> None:
+    first, second = Problem("E301", "no such file", "a.tsv"), Problem("E301", "no such file", "b.tsv")
+    assert MlkdError([second, first, Problem("E301", "no such file", "b.tsv"), first]).problems == [second, first]
+
+
 def test_an_error_without_a_problem_is_our_mistake() -> None:
     with pytest.raises(AssertionError):
         MlkdError([])

@@ -123,6 +123,21 @@ def test_intervals_cost_nothing_unless_asked_for() -> None:
     assert known.scores == plain.scores
 
 
+def test_progress_is_told_each_result_before_the_next_task() -> None:
+    tasks = [SampledTask(name="one", sentences=["a", "bb"]), TeacherTask(name="two"), LengthTask(name="three")]
+    encoder = CountingEncoder()
+    told: list[tuple[TaskResult, int]] = []
+
+    def progress(result: TaskResult, seconds: float) -> None:
+        assert 0 <= seconds < 60
+        told.append((result, len(encoder.asked)))
+
+    results = Evaluations.load(tasks).score(encoder, num_resamples=100, progress=progress)
+    assert [result for result, _ in told] == results and [r.task for r in results] == ["one", "three"]
+    assert [asked for _, asked in told] == [1, 2]
+    assert "intervals" in told[0][0].details
+
+
 def test_samples_are_kept_beside_the_json(tmp_path: Path) -> None:
     results = Evaluations.load([SampledTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
     write_task_results(tmp_path / "student.json", [*results, *RESULTS])

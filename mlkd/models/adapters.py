@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mlkd.errors import MlkdError, Problem, did_you_mean, fail
+from mlkd.models.locate import name_anywhere
 
 log = logging.getLogger("mlkd")
 ADAPTER = "default"
@@ -91,7 +92,8 @@ class Adapters:
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=sorted(self.modules or linear),
-            base_model_name_or_path=model,
+            task_type="FEATURE_EXTRACTION",
+            base_model_name_or_path=name_anywhere(model),
         )
         inject_adapter_in_model(config, body, adapter_name=ADAPTER)
         trained = sum(p.numel() for p in body.parameters() if p.requires_grad)
@@ -122,7 +124,8 @@ def save_adapter(body: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     folder.mkdir(parents=True)
-    state = get_peft_model_state_dict(body, adapter_name=ADAPTER)
+    # False: embeddings are frozen, so that they are the base's, trimmed or not.
+    state = get_peft_model_state_dict(body, adapter_name=ADAPTER, save_embedding_layers=False)
     save_file(
         {f"base_model.model.{name}": weight.detach().cpu().contiguous() for name, weight in state.items()},
         folder / "adapter_model.safetensors",

@@ -35,6 +35,16 @@ def locate_model(name: str, *, revision: str | None = None) -> Path:
     return check_model_folder(_hub_folder(name, revision))
 
 
+def name_anywhere(name: str) -> str:
+    """`name` as other libraries open it from any directory: the folder of a local model, a hub id as it is.
+
+    Raises:
+        MlkdError: see `locate_model`.
+    """
+    is_local = name.startswith(PACKAGE_PREFIX) or Path(name).expanduser().is_dir()
+    return str(locate_model(name).absolute()) if is_local else name
+
+
 def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 

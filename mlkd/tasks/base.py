@@ -117,6 +117,10 @@ class Task(ABC):
     def texts(self, data: Any) -> Iterable[str]:
         """Every sentence of `data` that is evaluated, for reporting its overlap with training text."""
 
+    def encoded_texts(self, data: Any) -> Iterable[str]:
+        """Every sentence of `data` that `score` may encode: `texts`, and what a task trains its own classifier on."""
+        return self.texts(data)
+
 
 def collect_problems(errors: Iterable[MlkdError]) -> None:
     """Raise the problems of all `errors` as one; nothing if there are none."""

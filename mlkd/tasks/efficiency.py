@@ -41,7 +41,7 @@ class EfficiencyTask(Task):
     Args:
         path: file of one sentence a line; empty for the embedded everyday sentences.
         languages: of the embedded sentences.
-        max_texts: sentences of a pass, the first ones; None for all.
+        max_texts: sentences of a pass, the first ones (of the embedded, as many of each language); None for all.
         batch_size: sentences given to the encoder at once.
         num_warmup_passes: passes before the timed ones.
         num_passes: timed passes, of which the median counts.
@@ -56,7 +56,7 @@ class EfficiencyTask(Task):
     name: str = "efficiency"
     path: str = ""
     languages: list[str] = field(default_factory=lambda: ["en", "de", "es", "ru", "zh"])
-    max_texts: int | None = None
+    max_texts: int | None = 320
     batch_size: int = 64
     num_warmup_passes: int = 1
     num_passes: int = 5
@@ -77,7 +77,8 @@ class EfficiencyTask(Task):
             if not texts:
                 raise fail("E303", f"{self.path} has no line with text")
         else:
-            texts = [text for language in self.languages for text in _embedded(language)]
+            columns = [_embedded(language) for language in self.languages]
+            texts = [text for row in zip(*columns, strict=True) for text in row]
         return texts[: self.max_texts]
 
     def texts(self, data: Any) -> Iterator[str]:

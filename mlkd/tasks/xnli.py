@@ -120,10 +120,16 @@ class XnliTask(SourcedTask):
             yield from pairs.premises
             yield from pairs.hypotheses
 
+    def encoded_texts(self, data: Any) -> Iterator[str]:
+        loaded: NliData = data
+        yield from loaded.training.premises
+        yield from loaded.training.hypotheses
+        yield from self.texts(data)
+
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         loaded: NliData = data
         training = loaded.training
-        vectors = TextVectors(encoder, [*training.premises, *training.hypotheses, *self.texts(data)])
+        vectors = TextVectors(encoder, self.encoded_texts(data))
         first_ND, second_ND = vectors.rows(training.premises), vectors.rows(training.hypotheses)
         classes_N = torch.tensor(training.classes)
         classifier = fit_classifier(first_ND, second_ND, classes_N, num_classes=len(LABELS), l2=self.l2)

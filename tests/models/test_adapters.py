@@ -17,6 +17,7 @@ from mlkd.models.folder import load_encoder, save_encoder
 from mlkd.models.rows import RowEmbedding
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.students import PretrainedStudent, StudentCorpus
+from mlkd.models.trimming import Trimming
 
 
 def build(model: Path, corpus: StudentCorpus, *, seed: int = 1, dense_dim: int | None = None, **fields: Any) -> Any:
@@ -137,6 +138,33 @@ def test_adapters_of_several_languages_switch_on_one_body(
         torch.testing.assert_close(one.encode(sentences), expected[language], rtol=0, atol=1e-6)
     record = json.loads((tmp_path / "de" / "adapter" / "adapter_config.json").read_text())
     assert record["base_model_name_or_path"] == str(tiny_bert)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft reads it
+def test_a_trimmed_student_of_a_package_leaves_an_adapter_that_peft_opens(
+    tiny_bert: Path, student_corpus: StudentCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForFeatureExtraction
+    from safetensors.torch import load_file
+
+    (tmp_path / "a_model_package").mkdir()
+    (tmp_path / "a_model_package" / "__init__.py").touch()
+    (tmp_path / "a_model_package" / "model").symlink_to(tiny_bert)
+    monkeypatch.syspath_prepend(tmp_path)
+    student = PretrainedStudent(
+        model="package:a_model_package", trimming=Trimming(enabled=True), adapters=Adapters(enabled=True, rank=2)
+    )
+    encoder = student.build(student_corpus, normalize=False, seed=1)
+    whole: Any = load_encoder(str(tiny_bert)).body
+    body: Any = encoder.body
+    assert body.config.vocab_size < whole.config.vocab_size
+    save_encoder(encoder, tmp_path / "student")  # any warning fails a test
+    folder = tmp_path / "student" / "adapter"
+    assert all(".lora_" in name for name in load_file(folder / "adapter_model.safetensors"))
+    record = json.loads((folder / "adapter_config.json").read_text())
+    assert record["base_model_name_or_path"] == str(tmp_path / "a_model_package" / "model")
+    body = AutoPeftModelForFeatureExtraction.from_pretrained(str(folder), add_pooling_layer=False)
+    assert body.peft_config["default"].r == 2
 
 
 def test_a_missing_package_is_named(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,11 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from mlkd.evaluate import write_task_tables
+from mlkd.evaluate import unfinished_runs, write_task_tables
+from mlkd.models.choice import EncoderChoice
+from mlkd.models.precomputed import export_texts
 from mlkd.report.results import Results, read_results
+from mlkd.runtime.run_folder import RunFolder, RunState, Status
 from mlkd.tasks.base import TaskResult
 
 Call = Callable[..., tuple[int, str, str]]
+TASKS = ["tatoeba_file", "sts_file", "bucc_file", "translation_file"]
 
 
 @pytest.fixture
@@ -165,6 +170,46 @@ def test_nan_weights_give_no_silent_score(mlkd: Call, toy: Any, tasks: list[str]
     code, _, err = mlkd("evaluate", f"checkpoint={folder}", f"output_dir={tmp_path}/out", *tasks)
     assert code != 0
     assert "error[" in err
+    assert not (tmp_path / "out").exists()
+    # What was scored before the failure is kept.
+    code, _, err = mlkd("evaluate", f"checkpoint=['{toy.teacher}','{folder}']", f"output_dir={tmp_path}/out", *tasks)
+    assert code == 6 and "error[E601]" in err
+    kept = read_results(tmp_path / "out/results.json", with_samples=True)
+    assert [r.task for r in kept.results[str(toy.teacher)]] == TASKS and kept.systems == [str(toy.teacher)]
+    assert kept.results[str(toy.teacher)][0].samples and (tmp_path / "out/environment.json").is_file()
+
+
+def test_each_finished_task_has_a_line_on_stderr(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
+    entries = f"[{{path: '{toy.teacher}', layer: 0, name: words}}, '{toy.teacher}']"
+    code, out, err = mlkd("evaluate", f"checkpoint={entries}", f"output_dir={tmp_path}/out", *tasks, "num_resamples=0")
+    assert code == 0, err
+    wanted = [f"{n}/2 {system}: {task}" for n, system in ((1, "words"), (2, toy.teacher)) for task in TASKS]
+    found = re.findall(r"^(\d/\d .*) \d+\.\d s$", err, flags=re.MULTILINE)
+    assert found == wanted and "1/2 words" not in out
+    assert f"what is finished: {tmp_path}/out/results.json" in err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("interrupted", "was interrupted at step 1,200"),
+        ("running", "was killed"),
+        ("failed", "failed (E601: NaN)"),
+        ("finished", None),
+    ],
+)
+def test_a_run_that_is_not_finished_is_told(tmp_path: Path, state: str, told: str | None) -> None:
+    (tmp_path / "student").mkdir()
+    error = "E601: NaN" if state == "failed" else None
+    RunFolder(tmp_path).write_status(Status(state=RunState(state), step=1200, error=error))
+    lines = list(unfinished_runs([EncoderChoice(path=str(tmp_path)), EncoderChoice(vectors=str(tmp_path))]))
+    if told is None:
+        assert lines == []
+        return
+    assert lines == [f"warning: {tmp_path} is not finished: it {told}; its best student so far is scored"]
+    with RunFolder(tmp_path).lock():
+        (line,) = unfinished_runs([EncoderChoice(path=str(tmp_path))])
+    assert ("is still running" in line) == (state == "running")
 
 
 def test_baselines_of_several_layers_in_one_table(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
@@ -225,6 +270,35 @@ def test_vectors_of_somebody_else_give_the_same_scores(
     (vectors / "texts.txt").write_text("other\n")
     code, _, err = mlkd("evaluate", f"checkpoint={vectors}", *tasks)
     assert code == 4 and "was changed since its export" in err
+
+
+def test_vectors_of_somebody_else_train_a_classifier(mlkd: Call, toy: Any, tmp_path: Path) -> None:
+    pieces = ["the cat", "a dog", "sees", "buys", "water", "some bread"]
+    pairs = [(first, second) for first in pieces for second in pieces]
+    for name, chosen in (("train.en", pairs[::2]), ("dev.de", pairs[1::2])):
+        lines = [f"{n % 3}\t{name[-2:]} {first}\t{name[-2:]} {second}" for n, (first, second) in enumerate(chosen)]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["label\tpremise\thypothesis", *lines, ""]))
+    tasks = [
+        "hardware=cpu", "task=[xnli_file]", f"task.xnli_file.path='{tmp_path}/dev.{{language}}.tsv'",
+        f"task.xnli_file.train_path='{tmp_path}/train.{{language}}.tsv'", "task.xnli_file.languages=[de]",
+    ]  # fmt: skip
+    vectors = tmp_path / "vectors"
+    code, _, err = mlkd("evaluate", f"export_texts={vectors}", *tasks)
+    assert code == 0, err
+    lines = (vectors / "texts.txt").read_text().split("\n")[:-1]
+    assert {line[:2] for line in lines} == {"en", "de"}
+    np.save(vectors / "teacher.npy", SentenceTransformer(str(toy.teacher), device="cpu").encode(lines))
+    code, _, err = mlkd("evaluate", f"checkpoint=['{vectors}','{toy.teacher}']", f"output_dir={tmp_path}/out", *tasks)
+    assert code == 0, err
+    results = read_results(tmp_path / "out/results.json")
+    theirs, ours = (main_score(results, name, "xnli_file", "accuracy") for name in results.systems)
+    assert theirs == ours
+    # Vectors of the tested sentences alone are refused before anything is scored.
+    kept = [line for line in lines if line.startswith("de")]
+    export_texts(tmp_path / "few", kept)
+    np.save(tmp_path / "few/teacher.npy", np.ones((len(kept), 4), dtype=np.float32))
+    code, _, err = mlkd("evaluate", f"checkpoint={tmp_path}/few", *tasks)
+    assert code == 4 and f"error[E409]: {tmp_path}/few/teacher.npy" in err and "texts have no vector" in err
 
 
 def test_evaluations_that_do_not_compare_are_refused(*, mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:

@@ -175,6 +175,49 @@ def test_crash_after_training_does_not_train_again(
     assert reproducible(run) == reproducible(trained)
 
 
+def signal_after(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Send this process a signal at the end of a function of the conclusion, once."""
+    import mlkd.conclude as conclude_module
+
+    function = getattr(conclude_module, name)
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(conclude_module, name, function)
+        result = function(*args)
+        os.kill(os.getpid(), number)
+        return result
+
+    monkeypatch.setattr(conclude_module, name, interrupted)
+
+
+def test_signal_during_the_conclusion_ends_it_and_it_is_done_again(
+    mlkd: Call, toy: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_after(monkeypatch, "load_best", signal.SIGTERM)
+    code, _, err = mlkd("train", *toy.command(tmp_path))
+    assert code == 143, err
+    run = only_run(tmp_path / "toy")
+    assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+    assert (run / "eval/teacher.json").is_file()
+    assert not (run / "eval/student.json").exists()
+    before = (run / "metrics.jsonl").read_bytes()
+    assert mlkd("train", *toy.command(tmp_path))[0] == 0
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert (run / "report.html").is_file()
+    assert reproducible(run) == reproducible(trained)
+
+
+def test_signal_during_the_report_leaves_a_finished_run(
+    mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_after(monkeypatch, "compare_systems", signal.SIGTERM)
+    code, _, err = mlkd("train", *toy.command(tmp_path, "optim.max_steps=2"))
+    assert code == 0, err
+    run = only_run(tmp_path / "toy")
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+    assert (run / "report.html").is_file()
+
+
 def test_finished_run_is_left_alone(mlkd: Call, toy: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arguments = toy.unscored.command(tmp_path, "optim.max_steps=2")
     assert mlkd("train", *arguments)[0] == 0

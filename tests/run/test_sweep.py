@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mlkd import conclude
 from mlkd import sweep as mlkd_sweep
 from mlkd.config import TrainConfig, build_config, compose_config, register_schemas
 from mlkd.diagnosis import jobs_with_each_value
@@ -46,20 +47,21 @@ def times_of(folder: Path) -> dict[str, int]:
 
 
 def test_table_of_seeds_with_a_failing_job(mlkd: Call, toy: Any, tmp_path: Path) -> None:
-    command = [*toy.command(tmp_path, QUICK), "optim.lr=0.001,-1", "seed=1,2"]
+    command = [*toy.command(tmp_path, QUICK), "data.languages=[de,es],[de,fr]", "seed=1,2"]
     code, out, err = mlkd("train", "-m", *command)
     assert code == 1, err
     assert "error[E101]: 2 of 4 jobs failed: 2, 3" in err
     assert "Traceback" not in err
     folder = sweep_folder(tmp_path)
     record = table_of(folder)
-    assert record["keys"] == ["optim.lr", "seed"]
+    assert record["keys"] == ["data.languages", "seed"]
     told = [
-        (job["job"], job["state"], job["overrides"]["optim.lr"], job["overrides"]["seed"]) for job in record["jobs"]
+        (job["job"], job["state"], job["overrides"]["data.languages"], job["overrides"]["seed"])
+        for job in record["jobs"]
     ]
-    finished, failed = ("finished", "0.001"), ("failed", "-1")
+    finished, failed = ("finished", "[de,es]"), ("failed", "[de,fr]")
     assert told == [("0", *finished, "1"), ("1", *finished, "2"), ("2", *failed, "1"), ("3", *failed, "2")]
-    assert "optim.lr: must be > 0 (got -1.0)" in record["jobs"][2]["error"]
+    assert "en-fr.tsv" in record["jobs"][2]["error"]
     (column,) = record["columns"]
     assert (column["task"], column["language"], column["metric"]) == ("tatoeba_file", "mean", "accuracy")
     scores = []
@@ -69,7 +71,7 @@ def test_table_of_seeds_with_a_failing_job(mlkd: Call, toy: Any, tmp_path: Path)
         scores.append(score)
     assert [job["scores"] for job in record["jobs"]] == [[scores[0]], [scores[1]], [None], [None]]
     (group,) = record["groups"]
-    assert (group["overrides"], group["n"], group["jobs"]) == ({"optim.lr": "0.001"}, 2, ["0", "1"])
+    assert (group["overrides"], group["n"], group["jobs"]) == ({"data.languages": "[de,es]"}, 2, ["0", "1"])
     assert group["mean"] == [statistics.fmean(scores)]
     assert group["sd"] == [statistics.stdev(scores)]
     with (folder / "sweep.csv").open(newline="") as stream:
@@ -90,7 +92,7 @@ def test_table_of_seeds_with_a_failing_job(mlkd: Call, toy: Any, tmp_path: Path)
     assert sweep_folder(tmp_path) == folder
     assert times_of(folder) == before
     assert [job["scores"] for job in table_of(folder)["jobs"]] == [job["scores"] for job in record["jobs"]]
-    assert [job["seconds"] for job in table_of(folder)["jobs"]] == seconds
+    assert [job["seconds"] for job in table_of(folder)["jobs"]][:2] == seconds[:2]
 
 
 def test_crashed_job_is_done_again(mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +155,37 @@ def test_interrupted_sweep_tells_what_it_has_and_goes_on(
     assert "2 jobs: 2 finished" in out
     assert sweep_folder(tmp_path) == folder
     assert table_of(folder)["jobs"][0]["seconds"] > first_s
+
+
+@pytest.mark.parametrize(
+    ("moment", "state", "told"),
+    [
+        ("load_best", "interrupted", "2 jobs: 1 interrupted, 1 waiting"),
+        ("compare_systems", "finished", "2 jobs: 1 finished, 1 waiting"),
+    ],
+)
+def test_signal_during_the_conclusion_of_a_job_ends_the_sweep(
+    *, mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, state: str, told: str
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    function = getattr(conclude, moment)
+
+    def interrupted(*arguments: Any) -> Any:
+        monkeypatch.setattr(conclude, moment, function)
+        os.kill(os.getpid(), signal.SIGINT)
+        return function(*arguments)
+
+    monkeypatch.setattr(conclude, moment, interrupted)
+    command = [*toy.command(tmp_path, QUICK), "seed=3,4"]
+    code, out, err = mlkd("train", "-m", *command)
+    assert code == 130, err
+    assert told in out
+    folder = sweep_folder(tmp_path)
+    assert [job["state"] for job in table_of(folder)["jobs"]] == [state, "waiting"]
+    code, out, err = mlkd("train", "-m", *command)
+    assert code == 0, err
+    assert "2 jobs: 2 finished" in out
+    assert ("job 0 is finished already" in err) is (state == "finished")
 
 
 def test_search_over_an_interval(mlkd: Call, toy: Any, tmp_path: Path) -> None:
@@ -218,6 +251,13 @@ def test_states_of_jobs_come_from_their_files(tmp_path: Path) -> None:
         ("10", "interrupted", ""),
     ]  # fmt: skip
     assert jobs[-1].overrides == {"a.b": "1", "~task.mse": ""}
+
+
+def test_values_are_shown_as_people_type_them(tmp_path: Path) -> None:
+    overrides = [r"teacher.model=package\:gte_small", r"data.path='a\:b'"]
+    write_job(tmp_path / "0", overrides, Status(state=RunState.interrupted))
+    (job,) = collect(tmp_path, [overrides])
+    assert job.overrides == {"teacher.model": "package:gte_small", "data.path": r"'a\:b'"}
 
 
 def test_damaged_results_do_not_cost_the_table(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def test_transfers_to_the_languages_that_share_the_space() -> None:
     assert result.details["training_accuracy"] == 100.0
     assert task.score(data, SignEncoder(strange="sw")).as_metrics() == metrics
     assert not any("en" in text.split()[0] and "p299" in text for text in task.texts(data))
+    trained_on = {*data.training.premises, *data.training.hypotheses}
+    assert set(task.encoded_texts(data)) == {*task.texts(data), *trained_on} > set(task.texts(data))
 
 
 def test_files(write: Write) -> None:
