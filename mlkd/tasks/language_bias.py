@@ -20,7 +20,7 @@ from mlkd.tasks.base import Score, TaskResult, hash_rows, sample_scores
 from mlkd.tasks.parallel import ParallelSet, ParallelTask
 from mlkd.tasks.samples import CorrelationSample, MeanOfSamples, MeanSample, Sample
 from mlkd.tasks.sts import StsTask, similarities
-from mlkd.tasks.sts_reading import StsSet
+from mlkd.tasks.sts_reading import StsSet, hash_graded
 from mlkd.tasks.vectors import TextVectors
 
 _BLOCK_BYTES = 2**26
@@ -60,11 +60,7 @@ class JointStsTask(StsTask):
             protocol="100 x Spearman of cosine, all languages together",
             main="joint",
             higher_is_better=True,
-            data_sha256=hash_rows(
-                (pairs.pair, first, second, repr(gold))
-                for pairs in sets
-                for first, second, gold in zip(pairs.first, pairs.second, pairs.gold, strict=True)
-            ),
+            data_sha256=hash_graded(sets),
             scores=[*sample_scores(samples), Score("mean", "bias", bias, len(all_gold))],
             samples=samples,
         )

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mlkd.errors import Problem
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import TaskResult, hash_rows, load_each, sample_scores, with_means
+from mlkd.tasks.base import TaskResult, load_each, sample_scores, with_means
 from mlkd.tasks.samples import CorrelationSample, Sample
 from mlkd.tasks.sources import Origin, SourcedTask, language_problem
-from mlkd.tasks.sts_reading import StsSet, StsSource
+from mlkd.tasks.sts_reading import StsSet, StsSource, hash_graded
 from mlkd.tasks.vectors import TextVectors
 
 _EMBEDDED_PAIRS = ("en-en", "en-de", "en-es", "en-ru", "en-zh", "de-de", "es-es", "ru-ru", "zh-zh")
@@ -112,11 +112,7 @@ class StsTask(SourcedTask):
             protocol="100 x Spearman of cosine",
             main="spearman",
             higher_is_better=True,
-            data_sha256=hash_rows(
-                (pairs.pair, first, second, repr(gold))
-                for pairs in sets
-                for first, second, gold in zip(pairs.first, pairs.second, pairs.gold, strict=True)
-            ),
+            data_sha256=hash_graded(sets),
             scores=scores,
             details={
                 "undefined": [f"{score.language}/{score.metric}" for score in scores if score.value is None],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlkd.data.reading import raise_first, read_lines
 from mlkd.errors import Problem, fail
+from mlkd.tasks.base import hash_rows
 from mlkd.tasks.hub import clean_texts, read_hub_rows
 from mlkd.tasks.sources import Origin, SourcedTask, check_embedded, fill_template, read_columns
 
@@ -153,3 +154,12 @@ def _parse_gold(cells: Sequence[Any], places: list[str]) -> list[float]:
         message = "warning[W314]: %s: the last %d of %d rows have no score and are left out"
         logger.warning(message, places[num_scored], num_unscored, len(texts))
     return gold
+
+
+def hash_graded(sets: Iterable[StsSet]) -> str:
+    """SHA-256 of every pair of languages, sentence and grade."""
+    return hash_rows(
+        (pairs.pair, first, second, repr(gold))
+        for pairs in sets
+        for first, second, gold in zip(pairs.first, pairs.second, pairs.gold, strict=True)
+    )
