@@ -157,6 +157,9 @@ class TrainConfig:
             )
         if self.evaluation.patience is not None and not self.task:
             yield Problem("E209", "early stopping needs a task to watch; set task=[tatoeba]", "evaluation.patience")
+        if self.hardware.processes > self.optim.batch_size:
+            what = f"must be at most optim.batch_size={self.optim.batch_size} (got {self.hardware.processes})"
+            yield Problem("E204", what, "hardware.processes")
         if self.loss.alpha > 0 and self.optim.batch_size < 2:
             yield Problem("E209", "a ranking loss needs negatives: batch_size must be >= 2 (got 1)", "optim.batch_size")
         keeps_dropout = self.student.dropout is None and isinstance(self.student, PretrainedStudent)

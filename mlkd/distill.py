@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from mlkd.data.tokens import TokenIds
 from mlkd.errors import fail
+from mlkd.exchange import average_gradients, collect_random_states
+from mlkd.losses.gather import gather_rows, sum_of_all
 from mlkd.losses.mix import LossValues, MixLoss, gradient_shares
 from mlkd.losses.shares import QuietTerms, gradient_norms, shares_of
 from mlkd.losses.vectors import PairVectors
@@ -25,8 +27,10 @@ from mlkd.models.sentence_encoder import SentenceEncoder, autocast
 from mlkd.optim import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
 from mlkd.runtime.devices import return_free_memory
+from mlkd.runtime.distributed import PeerOutOfMemoryError, Ranks
 from mlkd.runtime.interrupts import Interrupts
 from mlkd.runtime.memory import fewer_tokens, release_device_memory
+from mlkd.runtime.random_streams import from_checkpoint, num_streams, random_state, set_random_state
 from mlkd.runtime.run_log import RunLog
 from mlkd.standing import Rhythm, Standing, metrics, timing
 from mlkd.training_data import Batch, TrainingData
@@ -45,16 +49,21 @@ class Gradient:
         shares: each term's share of the gradient, where asked for.
         num_tokens: read by the student for the terms on vectors.
         lazy_parts: rows and gradients of the token embedding, where a row-wise optimiser takes them.
+        is_finite: whether the last batch's loss is, on all processes.
     """
 
     values: LossValues
     shares: dict[str, float] | None
     num_tokens: int
     lazy_parts: list[tuple[Tensor, Tensor]]
+    is_finite: bool
 
 
 class Distillation:
     """One run: student, loss and optimiser, and the standing that a checkpoint restores.
+
+    Where several processes train together, each has one of these and takes the same steps: all of them draw the same
+    batch, each reads its part of the texts, all compute the loss of the whole, and gradients are averaged.
 
     Args:
         student: in training mode, on its device.
@@ -91,6 +100,7 @@ class Distillation:
         self.caching = caching
         self.masked_language = masked_language
         self.standing = Standing()
+        self.ranks = Ranks()
         self.quiet_terms = QuietTerms()
         self.embedding = row_embedding(student)
         trained = loss if masked_language is None else nn.ModuleList([loss, masked_language])
@@ -154,44 +164,54 @@ class Distillation:
         Returns:
             The last batch's loss values, each term's share of the gradient if asked for, and tokens read.
         """
+        self.ranks.tell("step", with_shares)
         lr = self.optim.learning_rate(self.standing.step, self.rhythm.total_steps)
         first_batch = self.standing.batch
         gradient = self.gradient_in_memory(with_shares=with_shares)
-        finite = bool(torch.isfinite(gradient.values.total))
-        self.update(lr, gradient.lazy_parts, finite=finite, first_batch=first_batch)
+        self.update(lr, gradient.lazy_parts, finite=gradient.is_finite, first_batch=first_batch)
         self.standing.step += 1
         return gradient.values, gradient.shares, gradient.num_tokens
 
     def gradient(self, *, with_shares: bool) -> Gradient:
-        """Sum the gradients of the step's batches in the weights."""
+        """Sum the gradients of the step's batches in the weights; those of all processes."""
         num_tokens = 0
         shares: dict[str, float] | None = None
         lazy_parts: list[tuple[Tensor, Tensor]] = []
+        read: list[Tensor | None] = []
         for _ in range(self.optim.accumulation_steps):
             batch = self.next_batch()
             self.gather_rows(batch.tokens)
+            read.append(self.embedding.rows_R)
             values, vectors = self.forward(batch)
             if with_shares:
                 shares = self.shares(values, vectors)
             (values.total / self.optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
             lazy_parts += self.release_rows()
             num_tokens += batch.num_tokens
-        return Gradient(values, shares, num_tokens, lazy_parts)
+        if self.ranks.together:
+            lazy_parts = average_gradients(self.ranks, self.optimizer, self.embedding.weight, lazy_parts, read)
+        is_bad = self.ranks.any_of([not torch.isfinite(values.total)])[0]
+        return Gradient(values, shares, num_tokens, lazy_parts, not is_bad)
 
     def gradient_in_memory(self, *, with_shares: bool) -> Gradient:
         """`gradient`, of the same batches once more with less in memory where the device has too little."""
-        first_batch, random = self.standing.batch, self.random_state()
+        first_batch, random = self.standing.batch, random_state(self.student.device)
         while True:
+            others_know = False
             try:
                 return self.gradient(with_shares=with_shares)
+            except PeerOutOfMemoryError:
+                others_know = True
             except torch.OutOfMemoryError:
                 pass
+            if not others_know:
+                self.ranks.meet(out_of_memory=True)
             self.optimizer.zero_grad(set_to_none=True)
             self.embedding.release()
             release_device_memory()
             self.use_less_memory(first_batch)
             self.standing.batch = first_batch
-            self.set_random_state(random)
+            set_random_state(self.student.device, random)
 
     def use_less_memory(self, batch: int) -> None:
         """Cache gradients from here on, or have fewer tokens in a forward pass; batches and negatives stay."""
@@ -233,17 +253,28 @@ class Distillation:
         """Loss of a batch; all its sentences go through the student together."""
         passes: dict[str, Any] = {"max_tokens": self.max_tokens, "caching": self.caching}
         wide = self.loss.mix.needs_wide
+        dealt = self.ranks.deal([len(row) for row in batch.tokens])
+        own = [batch.tokens[i] for i in dealt[self.ranks.rank]]
         with autocast(self.student.device, self.precision):
-            found = self.student.forward_tokens(batch.tokens, **passes, wide=wide)
+            found = self.student.forward_tokens(own, **passes, wide=wide)
+        if self.ranks.together:
+            found = gather_rows(found, dealt, self.ranks.rank, self.ranks.sum)
         student_ND, wide_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
         vectors = self.data.pair_vectors(batch, student_ND, wide_NW if wide else None)
         values = self.loss(vectors)
         if self.masked_language is not None:
-            with autocast(self.student.device, self.precision):
-                sentences = batch.tokens[: batch.num_sentences]
-                term = self.masked_language(self.student, self.embedding, sentences, batch=batch.number, **passes)
+            term = self.masked_term(batch, passes)
             values = values.plus(AUXILIARY, term, self.loss.mix.mlm_weight)
         return values, vectors
+
+    def masked_term(self, batch: Batch, passes: dict[str, Any]) -> Tensor:
+        """Loss of the masked language model, over the hidden tokens of the whole batch."""
+        assert self.masked_language is not None
+        sentences = batch.tokens[: batch.num_sentences]
+        own = self.ranks.deal([len(row) for row in sentences])[self.ranks.rank]
+        with autocast(self.student.device, self.precision):
+            term = self.masked_language(self.student, self.embedding, sentences, batch=batch.number, own=own, **passes)
+        return sum_of_all(term, self.ranks.size, self.ranks.sum) if self.ranks.together else term
 
     def shares(self, values: LossValues, vectors: PairVectors) -> dict[str, float]:
         """Each term's share of the gradient; they sum to 1.
@@ -257,7 +288,8 @@ class Distillation:
         weighted = {name: value for name, value in values.weighted.items() if name != AUXILIARY}
         total = torch.stack(list(weighted.values())).sum()
         weights = [p for p in self.student.parameters() if p.requires_grad and p is not self.embedding.weight]
-        share = shares_of(gradient_norms({"mix": total, AUXILIARY: auxiliary}, weights))
+        mean = self.ranks.mean if self.ranks.together else None
+        share = shares_of(gradient_norms({"mix": total, AUXILIARY: auxiliary}, weights, mean))
         inside = shares_of(gradient_norms(weighted, vectors.student_vectors))
         return {**{name: share["mix"] * s for name, s in inside.items()}, AUXILIARY: share[AUXILIARY]}
 
@@ -288,28 +320,16 @@ class Distillation:
             )
         log.warning("%s: skipped, weights unchanged", what)
 
-    def random_state(self) -> dict[str, Tensor]:
-        """State of the random numbers that dropout draws."""
-        random = {"cpu": torch.get_rng_state()}
-        if self.student.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.student.device)
-        return random
-
-    def set_random_state(self, random: dict[str, Tensor]) -> None:
-        """Put back what `random_state` gave."""
-        torch.set_rng_state(random["cpu"])
-        if "cuda" in random and self.student.device.type == "cuda":
-            torch.cuda.set_rng_state(random["cuda"], self.student.device)
-
     def save(self, writer: CheckpointWriter) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""
+        others = collect_random_states(self.ranks, self.weights(), self.standing.step)
         tensors = {
             "student": self.student.state_dict(),
             "loss": self.loss.state_dict(),
             "masked_language": self.masked_language.state_dict() if self.masked_language is not None else {},
             "optimizer": optimizer_tensors(self.optimizer),
             "lazy_rows": self.lazy_rows.tensors() if self.lazy_rows is not None else {},
-            "random": self.random_state(),
+            "random": {**random_state(self.student.device), **others},
         }
         writer.save(
             self.standing.step, {name: group for name, group in tensors.items() if group}, asdict(self.standing)
@@ -324,8 +344,21 @@ class Distillation:
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
         if self.lazy_rows is not None:
             self.lazy_rows.load_tensors(checkpoint.tensors["lazy_rows"])
-        self.set_random_state(checkpoint.tensors["random"])
         self.standing = Standing(**checkpoint.state)
+        random = checkpoint.tensors["random"]
+        own = from_checkpoint(random, self.ranks.rank)
+        if own is None:
+            self.ranks.seed(self.data.batches.seed, self.standing.step)
+        else:
+            set_random_state(self.student.device, own)
+        if num_streams(random) != self.ranks.size:
+            what = "saved by %d process(es), continued by %d: dropout draws other numbers from here on"
+            log.warning(what, num_streams(random), self.ranks.size)
+
+    def weights(self) -> list[Tensor]:
+        """All tensors that must be equal in processes that train together, in one order."""
+        modules = [self.student, self.loss, *([] if self.masked_language is None else [self.masked_language])]
+        return [tensor for module in modules for tensor in module.state_dict().values()]
 
 
 def row_embedding(student: SentenceEncoder) -> RowEmbedding:

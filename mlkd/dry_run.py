@@ -8,6 +8,7 @@ import torch
 
 from mlkd.conclude import describe_size
 from mlkd.config import TrainConfig
+from mlkd.follow import Start, Team
 from mlkd.preflight import check_run
 from mlkd.prepare import prepare
 from mlkd.runtime.devices import peak_memory_bytes
@@ -25,16 +26,19 @@ def dry_run(config: TrainConfig) -> None:
     prepared = prepare(config, checked, None, lambda: None)
     run = prepared.distillation
     sizes = describe_size(run.student)
-    values, _, _ = run.step()  # the first step pays for warm-up
-    start = time.perf_counter()
-    for _ in range(TIMED_STEPS):
-        run.step()
-    if checked.device.type == "cuda":
-        torch.cuda.synchronize()
-    step_s = (time.perf_counter() - start) / TIMED_STEPS
+    with Team(Start(config, checked.device.type, torch.get_num_threads()), run) as team:
+        team.join(lambda: None)
+        values, _, _ = run.step()  # the first step pays for warm-up
+        start = time.perf_counter()
+        for _ in range(TIMED_STEPS):
+            run.step()
+        if checked.device.type == "cuda":
+            torch.cuda.synchronize()
+        step_s = (time.perf_counter() - start) / TIMED_STEPS
     total = run.rhythm.total_steps
     pairs = run.data.pairs
-    print(f"device        {checked.device}, {run.precision or torch.float32}")
+    shared = "" if config.hardware.processes == 1 else f", in each of {config.hardware.processes} processes"
+    print(f"device        {checked.device}, {run.precision or torch.float32}{shared}")
     print(f"parameters    {sizes['parameters']:,} ({sizes['parameters_without_embeddings']:,} without embeddings)")
     print(f"dimension     {sizes['dimension']}")
     print(f"pairs         {sum(pairs.language_sizes):,} in {len(pairs.language_sizes)} languages")

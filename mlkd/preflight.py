@@ -40,7 +40,7 @@ def check_run(config: TrainConfig) -> Checked:
             problems.extend(dataclasses.replace(p, where=p.where or where) for p in error.problems)
             return None
 
-    device = attempt(config.hardware.resolve)
+    device = attempt(config.hardware.resolve_for_training)
     teacher = attempt(config.teacher.locate, "teacher")
     before = len(problems)
     attempt(config.student.check_files, "student")

@@ -55,7 +55,9 @@ class Prepared:
     teacher: Encoder
 
 
-def prepare(config: TrainConfig, checked: Checked, run: RunFolder | None, stop: Callable[[], None]) -> Prepared:
+def prepare(
+    config: TrainConfig, checked: Checked, run: RunFolder | None, stop: Callable[[], None], *, follows: bool = False
+) -> Prepared:
     """Read the corpus, compute what teacher vectors and tokens the cache lacks, and build the student.
 
     Args:
@@ -63,6 +65,7 @@ def prepare(config: TrainConfig, checked: Checked, run: RunFolder | None, stop: 
         checked: what preflight found.
         run: gets data.json; None for a dry run.
         stop: called between long pieces of work; raises when the run must end.
+        follows: another process of the run has prepared it already: the cache holds everything.
 
     Raises:
         MlkdError: E3xx for the text, E4xx for models, E319 where the text changed since the run was started.
@@ -75,7 +78,7 @@ def prepare(config: TrainConfig, checked: Checked, run: RunFolder | None, stop: 
     report_overlap(config, checked, corpus)
     pairs = TrainingPairs.from_corpus(corpus.train)
     teacher = LazyTeacher(lambda: config.teacher.load(config.hardware, checked.device))
-    targets, positions = compute_targets(config, checked, pairs, teacher, stop)
+    targets, positions = compute_targets(config, checked, pairs, teacher, None if follows else stop)
     sample = targets.rows(positions[: min(pairs.num_sources, NORM_SAMPLE)])
     held_out = sorted({text for pair in corpus.dev for side in (pair.source, pair.target) for text in side})
     material = StudentCorpus(pairs, Path(config.cache_dir), held_out)
@@ -113,9 +116,13 @@ def report_overlap(config: TrainConfig, checked: Checked, corpus: Corpus) -> Non
 
 
 def compute_targets(
-    config: TrainConfig, checked: Checked, pairs: TrainingPairs, teacher: LazyTeacher, stop: Callable[[], None]
+    config: TrainConfig, checked: Checked, pairs: TrainingPairs, teacher: LazyTeacher, stop: Callable[[], None] | None
 ) -> tuple[TeacherTargets, Positions]:
     """Teacher vectors of all sources, and of the translations where the loss asks for them.
+
+    Args:
+        config, checked, pairs, teacher: of the run.
+        stop: called after each part; None where the cache holds them all, and the teacher need not be opened.
 
     Returns:
         The targets, reduced where the run asks for it, and each distinct text's position, -1 without a vector.
@@ -127,10 +134,11 @@ def compute_targets(
 
     def progress(done: int, total: int) -> None:
         log.info("teacher: %s of %s texts encoded", f"{done:,}", f"{total:,}")
-        stop()
+        if stop is not None:
+            stop()
 
     positions = np.full(len(pairs.texts), -1, dtype=np.int64)
-    positions[: len(wanted)] = targets.ensure(wanted, progress)
+    positions[: len(wanted)] = targets.store.positions(wanted) if stop is None else targets.ensure(wanted, progress)
     dimension = reduced_dimension(config, targets.dimension)
     if dimension is not None:
         targets.reduction = config.teacher.reduction.open_or_fit(
@@ -168,6 +176,10 @@ def build_distillation(
     tokenizer_key = fingerprint([student.tokenizer.backend_tokenizer.to_str(), str(student.text)])
     tokens = TokenStore.open_or_build(Path(config.cache_dir), pairs.texts, student.tokenize, tokenizer_key)
     batches = Batches(pairs.language_sizes, config.optim.batch_size, config.data.language_temperature, config.seed)
+    smallest = batches.num_pairs // batches.num_batches
+    if config.hardware.processes > smallest:
+        what = f"must be at most {smallest}, the pairs of a batch of this text (got {config.hardware.processes})"
+        raise fail("E204", what, where="hardware.processes")
     total_steps = config.optim.total_steps(batches.num_batches)
     evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
     return Distillation(

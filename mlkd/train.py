@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
+
 from mlkd.conclude import PICTURE_FILE, conclude, model_card, save_picture_vectors
 from mlkd.config import TrainConfig, as_flat_dict, as_yaml
 from mlkd.data.report import fingerprint
 from mlkd.errors import fail
 from mlkd.evaluations import BestMetric, Evaluations, as_metrics, read_task_results, write_task_results
+from mlkd.follow import Start, Team
 from mlkd.models.folder import save_encoder
 from mlkd.preflight import check_run
 from mlkd.prepare import Prepared, prepare
@@ -25,7 +28,15 @@ from mlkd.tasks.base import TaskResult
 
 log = logging.getLogger("mlkd")
 _SEARCH = tuple(f"search.{field.name}" for field in fields(Search))
-NOT_IN_FINGERPRINT = ("dry_run", "resume", "output_dir", "cache_dir", "hardware.gradient_caching", *_SEARCH)
+NOT_IN_FINGERPRINT = (
+    "dry_run",
+    "resume",
+    "output_dir",
+    "cache_dir",
+    "hardware.gradient_caching",
+    "hardware.processes",
+    *_SEARCH,
+)
 
 
 class RunInterruptedError(KeyboardInterrupt):
@@ -92,8 +103,11 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
                 run.write_environment(str(checked.device))
                 prepared = prepare(config, checked, run, lambda: stop_if_asked(interrupts))
                 session = Session(config, prepared, checked.evaluations, run, run_log)
-                session.begin(checkpoint)
-                prepared.distillation.train(run_log, session.evaluate, writer, interrupts)
+                start = Start(config, checked.device.type, torch.get_num_threads(), run.checkpoints, step or None)
+                with Team(start, prepared.distillation) as team:
+                    session.begin(checkpoint)
+                    team.join(lambda: stop_if_asked(interrupts))
+                    prepared.distillation.train(run_log, session.evaluate, writer, interrupts)
                 step = prepared.distillation.standing.step
                 stop_if_asked(interrupts)
                 conclude(config, checked, prepared, run, lambda: stop_if_asked(interrupts))

@@ -1,66 +1,74 @@
-"""The batch of all devices: vectors are gathered with exact gradients, so that a loss is that of one big batch.
+"""The batch of all processes: vectors are gathered with exact gradients, so that a loss is that of one big batch.
 
-Shapes: B pairs on each of R ranks.
+Every process computes the same loss of the same gathered vectors. Backward, each takes R times what that loss asks of
+its own rows and leaves the others' to them; weights that all of them applied to the whole batch, such as a projection,
+have the whole gradient everywhere. The mean over processes of all gradients is then exactly that of the one big batch.
+
+Shapes: N rows, n of them this process's own, D dimensions.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from mlkd.losses.vectors import PairVectors
+SumOverRanks = Callable[[Tensor], None]
 
 
-class _AllGather(torch.autograd.Function):
-    """Concatenation over ranks (B, ...) -> (R * B, ...); backward sums what all ranks' losses ask of the own rows.
-
-    A gather that keeps the local gradient alone loses what the other ranks' losses owe to these rows.
-    """
+class _Gather(torch.autograd.Function):
+    """(n, D) -> (N, D); the sum with the others' rows, each of which is zero elsewhere, is exact."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own.contiguous())
-        ctx.num_rows = len(own)
-        return torch.cat(parts)
+    def forward(ctx: Any, own_ND: Tensor, rows: Tensor, num_rows: int, *ranks: Any) -> Tensor:
+        size, add = ranks
+        ctx.save_for_backward(rows)
+        ctx.size = size
+        whole_ND = own_ND.new_zeros(num_rows, *own_ND.shape[1:])
+        whole_ND[rows] = own_ND
+        add(whole_ND)
+        return whole_ND
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous()
-        dist.all_reduce(total)
-        first = dist.get_rank() * ctx.num_rows
-        return total[first : first + ctx.num_rows]
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (rows,) = ctx.saved_tensors
+        return ctx.size * gradients[0][rows], None, None, None, None
 
 
-def is_distributed() -> bool:
-    """Whether this process is one of several that train together."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+class _Sum(torch.autograd.Function):
+    """Sum of every process's scalar."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, size: int, add: SumOverRanks) -> Tensor:
+        ctx.size = size
+        total = own.clone()
+        add(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return ctx.size * gradients[0], None, None
 
 
-def gather_rows(own: Tensor) -> Tensor:
-    """Rows of all ranks in the order of ranks, with gradients to each rank's own; the same number on every rank.
+def gather_rows(own_ND: Tensor, dealt: Sequence[Sequence[int]], rank: int, add: SumOverRanks) -> Tensor:
+    """The rows of all processes in their order, (N, D).
 
-    Where every rank computes the same loss of these rows, as MixLoss does, gradients sum to R times the loss's: the
-    mean over ranks that data-parallel training takes is then exactly the gradient of the one big batch.
+    Args:
+        own_ND: (n, D), in the order of `dealt[rank]`.
+        dealt: the rows that each process holds; together 0 to N - 1, each once.
+        rank: of this process.
+        add: replaces a tensor by its sum over all processes, the same on each.
     """
-    gathered: Tensor = _AllGather.apply(own)  # type: ignore[no-untyped-call]
+    rows = torch.tensor(dealt[rank], dtype=torch.long).to(own_ND.device)
+    gathered: Tensor = _Gather.apply(own_ND, rows, sum(map(len, dealt)), len(dealt), add)  # type: ignore[no-untyped-call]
     return gathered
 
 
-def gather_vectors(vectors: PairVectors) -> PairVectors:
-    """The PairVectors of the global batch; the same object where there is one process.
-
-    Each rank must hold as many pairs, and as many negatives (filled up with NOBODY), as the others.
-    """
-    if not is_distributed():
-        return vectors
-    gathered = {
-        field.name: gather_rows(value)
-        for field in dataclasses.fields(vectors)
-        if (value := getattr(vectors, field.name)) is not None
-    }
-    return dataclasses.replace(vectors, **gathered)
+def sum_of_all(own: Tensor, size: int, add: SumOverRanks) -> Tensor:
+    """Sum over all `size` processes of a scalar that each computed a part of, of one type on all of them."""
+    if not own.requires_grad:  # the part of this process is empty; the sum has a gradient all the same
+        own = own.detach().requires_grad_()
+    total: Tensor = _Sum.apply(own, size, add)  # type: ignore[no-untyped-call]
+    return total

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from mlkd.errors import MlkdError, Problem
 from mlkd.losses.auxiliary import MaskedLanguageTerm
 from mlkd.losses.feature import FeatureTarget, FeatureTerm, Projection
-from mlkd.losses.gather import gather_vectors
 from mlkd.losses.negatives import Against, NegativePool, RankingTerm
 from mlkd.losses.shares import gradient_norms, shares_of
 from mlkd.losses.similarity import SimilarityTerm
@@ -156,9 +155,8 @@ class MixLoss(nn.Module):
         self.projection = projection
 
     def forward(self, vectors: PairVectors) -> LossValues:
-        """The mix for one batch of `PairVectors`; of all devices together where several train."""
+        """The mix for one batch of `PairVectors`; where several processes train, the batch of all of them."""
         mix = self.mix
-        vectors = gather_vectors(vectors)
         raw: dict[str, Tensor] = {}
         weights = {"ranking": mix.alpha, "feature": mix.beta, "similarity": mix.gamma}
         if mix.active_ranking is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,16 +15,25 @@ QUIET_STEPS = 5
 WEIGHTS = {"ranking": "loss.alpha", "feature": "loss.beta", "similarity": "loss.gamma", "auxiliary": "loss.delta"}
 
 
-def gradient_norms(weighted: Mapping[str, Tensor], student_vectors: Sequence[Tensor]) -> dict[str, float]:
+def gradient_norms(
+    weighted: Mapping[str, Tensor],
+    student_vectors: Sequence[Tensor],
+    mean: Callable[[Sequence[Tensor]], None] | None = None,
+) -> dict[str, float]:
     """Norm of each weighted term's gradient at the student's vectors.
 
     Args:
         weighted: scalars whose graph is still alive.
         student_vectors: the tensors that they were computed from; see PairVectors.student_vectors.
+        mean: replaces gradients by their means over the processes that train together, where each sees a part.
     """
     norms: dict[str, float] = {}
     for name, value in weighted.items():
         gradients = torch.autograd.grad(value, student_vectors, retain_graph=True, allow_unused=True)
+        if mean is not None:
+            pairs = zip(gradients, student_vectors, strict=True)
+            gradients = tuple(torch.zeros_like(t) if g is None else g for g, t in pairs)
+            mean(gradients)
         norms[name] = float(sum(g.square().sum() for g in gradients if g is not None) ** 0.5)
     return norms
 

@@ -96,6 +96,7 @@ class MaskedLanguage(nn.Module):
         batch: int,
         max_tokens: int,
         caching: bool,
+        own: Sequence[int] | None = None,
     ) -> Tensor:
         """Mean cross-entropy over the hidden tokens of `rows`, a scalar.
 
@@ -106,10 +107,13 @@ class MaskedLanguage(nn.Module):
             batch: number of the batch, which with the seed decides what is hidden.
             max_tokens: token positions in one forward pass.
             caching: see `mlkd.models.gradient_cache`.
+            own: the sentences that this process reads, None for all. What the others' add to the mean is left out.
         """
         masked = self.mask(rows, batch)
-        total = torch.zeros((), device=student.device)
-        for chunk in length_chunks([len(r) for r in rows], max_tokens):
+        total = self.bias_V.new_zeros(())
+        read = range(len(rows)) if own is None else own
+        for picked in length_chunks([len(rows[i]) for i in read], max_tokens):
+            chunk = [read[n] for n in picked]
             input_ids, mask = pad([masked.rows[i] for i in chunk], student.pad_id)
             length = input_ids.shape[1]
             places = np.concatenate([n * length + masked.places[i] for n, i in enumerate(chunk)])

@@ -26,7 +26,7 @@ class Interrupts:
     ignored (`nohup`).
 
     Attributes:
-        signum: number of the first signal, 0 before. Ranks agree on the largest of theirs and write it back here.
+        signum: number of the first signal, 0 before. Of several processes the first one alone looks out for them.
     """
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from mlkd.errors import MlkdError
 from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.runtime import devices
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, peak_memory_bytes, place
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -88,8 +89,48 @@ def test_threads_and_tokens() -> None:
 
 def test_ranges() -> None:
     with pytest.raises(MlkdError) as caught:
-        Hardware(threads=0, max_tokens=-1)
-    assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "threads"), ("E204", "max_tokens")]
+        Hardware(processes=0, threads=0, max_tokens=-1)
+    problems = [(p.code, p.where) for p in caught.value.problems]
+    assert problems == [("E204", "processes"), ("E204", "threads"), ("E204", "max_tokens")]
+
+
+def test_a_gpu_for_each_process(gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert Hardware(processes=2, threads=1).resolve_for_training() == CUDA
+    with pytest.raises(
+        MlkdError, match=r"3 processes need a GPU each; torch sees 2 \(CUDA_VISIBLE_DEVICES=4,5\)"
+    ) as caught:
+        Hardware(processes=3).resolve_for_training()
+    assert (caught.value.problems[0].code, caught.value.problems[0].where) == ("E501", "hardware.processes")
+    assert Hardware(processes=3, threads=1, device=Device.cpu).resolve_for_training() == CPU
+
+
+def test_processes_share_out_torchs_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "TORCH_THREADS", 7)
+    before = torch.get_num_threads()
+    try:
+        for processes, threads, expected in ((2, None, 3), (9, None, 1), (2, 4, 4)):
+            Hardware(device=Device.cpu, processes=processes, threads=threads).resolve_for_training()
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_several_processes_serve_training_alone() -> None:
+    with pytest.raises(MlkdError, match="several processes serve training alone") as caught:
+        Hardware(processes=2).resolve()
+    assert caught.value.exit_code == 2
+
+
+def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert Hardware(device=Device.cpu).resolve_for_training() == CPU
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(MlkdError, match=r"hardware\.processes=2"):
+        Hardware(device=Device.cpu).resolve_for_training()
 
 
 def test_bf16_on_a_cpu_gets_the_kernel_with_a_fast_backward_pass(make_encoder: Callable[..., SentenceEncoder]) -> None:
