@@ -14,6 +14,7 @@ from mlkd.errors import MlkdError, Problem
 from mlkd.evaluations import Evaluations
 from mlkd.losses.feature import Projection
 from mlkd.models.folder import folder_dimension
+from mlkd.models.masked_language import check_mask_token
 from mlkd.tasks.mse import MseTask
 
 
@@ -46,6 +47,8 @@ def check_run(config: TrainConfig) -> Checked:
     attempt(config.student.check_files, "student")
     if teacher is not None and len(problems) == before:
         attempt(lambda: _check_dimensions(config, folder_dimension(teacher)))
+    if len(problems) == before:
+        attempt(lambda: _check_mask_token(config), "student")
     attempt(config.data.check_files, "data")
     evaluations = attempt(lambda: Evaluations.load(config.task.values()))
     if problems:
@@ -67,6 +70,12 @@ def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
         what = f"compares vectors: teacher dim {teacher_dimension} != student dim {student_dimension}"
         remedy = f"leave it out with '~task.{mse_tasks[0]}', or set student.dense_dim={teacher_dimension}"
         raise MlkdError(Problem("E210", what, f"task.{mse_tasks[0]}", remedy))
+
+
+def _check_mask_token(config: TrainConfig) -> None:
+    tokenizer = config.student.open_tokenizer() if config.loss.mlm_weight else None
+    if tokenizer is not None:
+        check_mask_token(tokenizer)
 
 
 def reduced_dimension(config: TrainConfig, teacher_dimension: int) -> int | None:
