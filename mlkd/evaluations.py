@@ -73,7 +73,7 @@ class Evaluations:
             try:
                 loaded.append((task, task.load()))
             except MlkdError as error:
-                errors.append(error)
+                errors.append(_of_task(error, task.name))
         collect_problems(errors)
         return cls(loaded)
 
@@ -117,6 +117,17 @@ class Evaluations:
             if progress is not None:
                 progress(results[-1], time.perf_counter() - start)
         return results
+
+
+def _of_task(error: MlkdError, name: str) -> MlkdError:
+    """The same problems, each naming the task: a file alone does not say which key to mend."""
+    key = f"task.{name}"
+    return MlkdError(
+        [
+            p if p.where.startswith("task.") else replace(p, where=f"{key}: {p.where}" if p.where else key)
+            for p in error.problems
+        ]
+    )
 
 
 def as_metrics(results: Iterable[TaskResult]) -> dict[str, float]:

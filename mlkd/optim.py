@@ -34,7 +34,9 @@ class Optim:
             differs from AdamW); saves most of a step where the vocabulary is large.
         weight_decay: decoupled (AdamW); biases and normalisation weights are not decayed.
         beta1, beta2, eps: of AdamW.
-        clip_norm: gradients are scaled down to this global norm; None clips nothing.
+        clip_norm: gradients are scaled down to this global norm; None clips nothing. A norm is in
+            units of the loss: loss=mse is a mean over E dimensions, its gradients are 2 / E of loss=cosine's, and 1.0
+            clips none of them.
         schedule: of the learning rate after warm-up.
         warmup_steps, warmup_ratio: steps of linear warm-up from 0, as a number or as a share of all steps; set one.
         batch_size: sentence pairs that meet in one loss, the pool of in-batch negatives.

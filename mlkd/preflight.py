@@ -14,7 +14,10 @@ from mlkd.errors import MlkdError, Problem
 from mlkd.evaluations import Evaluations
 from mlkd.losses.feature import Projection
 from mlkd.models.folder import folder_dimension
+from mlkd.models.masked_language import check_mask_token
+from mlkd.tasks.base import Task
 from mlkd.tasks.mse import MseTask
+from mlkd.tasks.parallel import NearestTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ def check_run(config: TrainConfig) -> Checked:
     attempt(config.student.check_files, "student")
     if teacher is not None and len(problems) == before:
         attempt(lambda: _check_dimensions(config, folder_dimension(teacher)))
+    if len(problems) == before:
+        attempt(lambda: _check_mask_token(config), "student")
     attempt(config.data.check_files, "data")
     evaluations = attempt(lambda: Evaluations.load(config.task.values()))
     if problems:
@@ -62,11 +67,21 @@ def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
     problem = needs_projection(config, student_dimension, teacher_dimension)
     if problem is not None:
         raise MlkdError(problem)
-    mse_tasks = [name for name, task in config.task.items() if isinstance(task, MseTask)]
-    if mse_tasks and student_dimension != teacher_dimension:
+    direct = [name for name, task in config.task.items() if _compares_vectors(task)]
+    if direct and student_dimension != teacher_dimension:
         what = f"compares vectors: teacher dim {teacher_dimension} != student dim {student_dimension}"
-        remedy = f"leave it out with '~task.{mse_tasks[0]}', or set student.dense_dim={teacher_dimension}"
-        raise MlkdError(Problem("E210", what, f"task.{mse_tasks[0]}", remedy))
+        remedy = f"leave it out with '~task.{direct[0]}', or set student.dense_dim={teacher_dimension}"
+        raise MlkdError(Problem("E210", what, f"task.{direct[0]}", remedy))
+
+
+def _compares_vectors(task: Task) -> bool:
+    return isinstance(task, MseTask) or (isinstance(task, NearestTask) and task.needs_teacher)
+
+
+def _check_mask_token(config: TrainConfig) -> None:
+    tokenizer = config.student.open_tokenizer() if config.loss.mlm_weight else None
+    if tokenizer is not None:
+        check_mask_token(tokenizer)
 
 
 def reduced_dimension(config: TrainConfig, teacher_dimension: int) -> int | None:

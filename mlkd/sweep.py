@@ -261,6 +261,7 @@ def describe_job(path: Path, folder: Path, record: dict[str, Any]) -> SweepJob:
         scores=found,
         seconds=record.get("seconds"),
         error=error,
+        objective=record.get("objective"),
     )
 
 

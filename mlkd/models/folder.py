@@ -81,6 +81,18 @@ def load_encoder(
     ).eval()
 
 
+def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model, whose weights stay closed."""
+    from transformers import AutoTokenizer
+
+    folder = locate_model(name, revision=revision)
+    body_folder = folder / _read_modules(folder)[0].get("path", "")
+    try:
+        return AutoTokenizer.from_pretrained(body_folder, use_fast=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise fail("E402", f"the tokenizer of '{body_folder}' does not load: {error}") from error
+
+
 def default_prompt(folder: Path) -> str:
     """What sentence-transformers puts before each text of this model unless told otherwise; often nothing."""
     config = _read_json(folder / "config_sentence_transformers.json", {})

@@ -30,6 +30,16 @@ LOGITS_AT_ONCE = 2**24
 Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
+def check_mask_token(tokenizer: Any) -> None:
+    """Raise E420 where a student's tokenizer has no mask token."""
+    if tokenizer.mask_token_id is None:
+        raise fail(
+            "E420",
+            "masked language modelling needs a mask token, which the student's tokenizer lacks",
+            remedy="set loss.delta=0, or give the student another vocabulary",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Masked:
     """Sentences some of whose tokens are hidden.
@@ -70,12 +80,7 @@ class MaskedLanguage(nn.Module):
         self, term: MaskedLanguageTerm, student: SentenceEncoder, *, num_pieces: int, embedding_dim: int, seed: int
     ) -> None:
         super().__init__()
-        if student.tokenizer.mask_token_id is None:
-            raise fail(
-                "E420",
-                "masked language modelling needs a mask token, which the student's tokenizer lacks",
-                remedy="set loss.delta=0, or give the student another vocabulary",
-            )
+        check_mask_token(student.tokenizer)
         self.term = term
         self.seed = seed
         self.mask_id = int(student.tokenizer.mask_token_id)

@@ -16,6 +16,7 @@ from mlkd.models.adapters import Adapters
 from mlkd.models.folder import (
     folder_dimension,
     load_encoder,
+    load_tokenizer,
     model_max_length,
     transformer_config,
     transformer_dimension,
@@ -83,6 +84,10 @@ class Student(ABC):
     @abstractmethod
     def check_files(self) -> None:
         """Raise MlkdError (E4xx) where a file this student needs is missing; opens no weights."""
+
+    def open_tokenizer(self) -> Any:
+        """The tokenizer taken from another model; None where one is trained on the run's corpus."""
+        return None
 
     @property
     @abstractmethod
@@ -157,6 +162,9 @@ class PretrainedStudent(Student):
         folder = locate_model(self.model, revision=self.revision)
         if self.layers is not None:
             check_layers(transformer_config(folder), self.layers, self.model)
+
+    def open_tokenizer(self) -> Any:
+        return load_tokenizer(self.model, revision=self.revision, trust_remote_code=self.trust_remote_code)
 
     @property
     def hidden_size(self) -> int:

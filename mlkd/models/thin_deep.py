@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mlkd.errors import Problem
-from mlkd.models.folder import load_encoder
+from mlkd.models.folder import load_encoder, load_tokenizer
 from mlkd.models.inheritance import start_at_teacher
 from mlkd.models.locate import locate_model
 from mlkd.models.sentence_encoder import SentenceEncoder
@@ -74,16 +74,16 @@ class ThinDeepStudent(Student):
         if self.from_teacher:
             locate_model(self.teacher_model, revision=self.teacher_revision)
 
+    def open_tokenizer(self) -> Any:
+        return load_tokenizer(self.tokenizer) if self.tokenizer else None
+
     @property
     def hidden_size(self) -> int:
         return self.hidden
 
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
-        from transformers import AutoTokenizer
-
-        if self.tokenizer:
-            tokenizer = AutoTokenizer.from_pretrained(locate_model(self.tokenizer), use_fast=True)
-        else:
+        tokenizer = self.open_tokenizer()
+        if tokenizer is None:
             tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.pairs.texts, max_length=self.max_length)
         torch.manual_seed(seed)
         body = self.build_body(len(tokenizer), tokenizer.pad_token_id)

@@ -30,6 +30,7 @@ class SweepJob:
         scores: means of the main metrics of the trained student; None is an undefined score.
         seconds: of work, all attempts together; None before the first one ended.
         error: why it failed.
+        objective: the score that chooses the best student, up is better; None where there is none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class SweepJob:
     scores: dict[ScoreKey, float | None] = field(default_factory=dict)
     seconds: float | None = None
     error: str = ""
+    objective: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,25 @@ class SweepTable:
         """E.g. `3 jobs: 2 finished, 1 failed`."""
         states = Counter(job.state for job in self.jobs)
         return f"{len(self.jobs)} jobs: " + ", ".join(f"{n} {state}" for state, n in states.items())
+
+    @property
+    def errors(self) -> dict[str, list[SweepJob]]:
+        """Jobs by what ended them."""
+        found: dict[str, list[SweepJob]] = {}
+        for job in self.jobs:
+            if job.error:
+                found.setdefault(job.error, []).append(job)
+        return found
+
+    @property
+    def best(self) -> str:
+        """A line that names the finished job of the highest objective; empty where fewer than two have one."""
+        scored = [(job.objective, job) for job in self.jobs if job.state == "finished" and job.objective is not None]
+        if len(scored) < 2:
+            return ""
+        _, job = max(scored, key=lambda pair: pair[0])
+        changed = " ".join(f"{key}={job.overrides[key]}" for key in self.keys if key in job.overrides)
+        return f"best by evaluation.metric: job {job.name} ({changed})"
 
 
 def differing_keys(jobs: Sequence[SweepJob]) -> list[str]:
@@ -164,10 +185,16 @@ def to_markdown(table: SweepTable) -> str:
         lines.append(f"| {' | '.join(cells)} |")
         if number == 0:
             lines.append("|" + ":---|" * (1 + len(table.keys)) + "---:|" * (len(table.columns) + 1) + ":---|")
-    lines += ["", *(f"- job {job.name}: {job.error}".replace("\n", " ") for job in table.jobs if job.error)]
+    lines += ["", *(f"- {name_jobs(jobs)}: {error}".replace("\n", " ") for error, jobs in table.errors.items())]
+    lines += [table.best] if table.best else []
     if table.groups:
         lines += ["± is the sample standard deviation over n seeds."]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def name_jobs(jobs: Sequence[SweepJob]) -> str:
+    """E.g. `job 3` or `jobs 0, 1, 3`."""
+    return f"job{'s' if len(jobs) > 1 else ''} {', '.join(job.name for job in jobs)}"
 
 
 def to_csv(table: SweepTable) -> str:
@@ -247,6 +274,7 @@ def print_table(table: SweepTable, file: TextIO | None = None) -> None:
         drawn.add_row(*map(escape, row), style="bold" if row[0] == MEAN else "")
     console.print(f"[bold]{escape(table.title)}[/bold]", soft_wrap=True)
     console.print(drawn)
-    for job in table.jobs:
-        if job.error:
-            console.print(escape(f"job {job.name} {job.state}: {job.error}"), soft_wrap=True)
+    for error, jobs in table.errors.items():
+        console.print(escape(f"{name_jobs(jobs)} {jobs[0].state}: {error}"), soft_wrap=True)
+    if table.best:
+        console.print(escape(table.best), soft_wrap=True)

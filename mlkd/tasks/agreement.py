@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from mlkd.errors import Problem, fail
 from mlkd.models.encoder import Encoder
@@ -40,9 +40,11 @@ class AgreementTask(StsTask):
         The relation that Reimers & Gurevych 2020, section 2, train for: equal vectors in all languages give 100.
     """
 
-    needs_teacher: ClassVar[bool] = True
-
     name: str = "agreement"
+
+    @property
+    def needs_teacher(self) -> bool:
+        return True
 
     def _field_problems(self) -> list[Problem]:
         problems = StsTask._field_problems(self)

@@ -81,11 +81,9 @@ class Task(ABC):
         name: first part of every metric key; two tasks of one evaluation need different names.
 
     Class attributes:
-        needs_teacher: `score` compares with a teacher's vectors.
         needs_uncached: `score` is given the bare encoder, because keeping a vector for every text would not fit.
     """
 
-    needs_teacher: ClassVar[bool] = False
     needs_uncached: ClassVar[bool] = False
 
     name: str = ""
@@ -100,6 +98,11 @@ class Task(ABC):
         if not self.name or "/" in self.name:
             return [Problem("E204", f"must be a word without '/' (got '{self.name}')", where="name")]
         return []
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether `score` compares with a teacher's vectors."""
+        return False
 
     @abstractmethod
     def load(self) -> Any:

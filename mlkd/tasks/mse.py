@@ -6,7 +6,7 @@ Shapes: N pairs, D dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -29,9 +29,11 @@ class MseTask(ParallelTask):
         Reimers & Gurevych 2020, section 2; sentence-transformers, `MSEEvaluator`.
     """
 
-    needs_teacher: ClassVar[bool] = True
-
     name: str = "mse"
+
+    @property
+    def needs_teacher(self) -> bool:
+        return True
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         """Raises E210 where student and teacher have different dimensions."""

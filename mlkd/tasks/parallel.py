@@ -5,6 +5,7 @@ Shapes: N pairs, D dimensions.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from mlkd.data.reading import read_lines
 from mlkd.errors import Problem, fail
 from mlkd.mining.neighbours import NeighbourSearch
+from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
 from mlkd.tasks.hub import clean_texts, read_hub_rows
 from mlkd.tasks.language_codes import three_letters
@@ -25,8 +27,16 @@ from mlkd.tasks.sources import (
     language_problems,
     read_columns,
 )
+from mlkd.tasks.vectors import TextVectors
 
 _ENGLISH = "en"
+
+
+class EnglishReader(enum.Enum):
+    """Whose vectors stand for the English side."""
+
+    encoder = "encoder"  # of the encoder that is scored
+    teacher = "teacher"  # of the teacher: for a student of one language, which never learned English (LASER3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,45 @@ class ParallelTask(SourcedTask):
         if side:
             values |= {"side": side, "side3": three_letters(side)}
         return fill_template(template, where, **values)
+
+
+@dataclass(kw_only=True, slots=True)
+class NearestTask(ParallelTask):
+    """A parallel task of nearest neighbours, whose English side the teacher may read.
+
+    Args:
+        english: see EnglishReader.
+        search: how neighbours are searched.
+    """
+
+    english: EnglishReader = EnglishReader.encoder
+    search: NeighbourSearch = field(default_factory=NeighbourSearch)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.english is EnglishReader.teacher
+
+    def two_sides(
+        self, encoder: Encoder, teacher: Encoder | None, english: Iterable[str], foreign: Iterable[str]
+    ) -> tuple[TextVectors, TextVectors]:
+        """Vectors of English and of foreign texts.
+
+        Raises:
+            MlkdError: E210 where the teacher reads English in another dimension.
+        """
+        if not self.needs_teacher:
+            both = TextVectors(encoder, [*english, *foreign])
+            return both, both
+        assert teacher is not None, "preflight and mlkd-eval provide what a task needs"
+        sides = TextVectors(teacher, english), TextVectors(encoder, foreign)
+        if sides[0].num_dimensions != sides[1].num_dimensions:
+            what = f"teacher dim {sides[0].num_dimensions} != student dim {sides[1].num_dimensions}"
+            raise fail("E210", what, where=f"task.{self.name}.english", remedy="set it to encoder")
+        return sides
+
+    def named(self, protocol: str) -> str:
+        """The protocol, with the teacher where it reads English: such numbers compare with each other alone."""
+        return f"{protocol}, English by the teacher" if self.needs_teacher else protocol
 
 
 def hash_sets(sets: Iterable[ParallelSet]) -> str:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mlkd.mining.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import TaskResult, sample_scores, with_means
 from mlkd.tasks.language_codes import expand_sets
-from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets, hits, nearest_both_ways
+from mlkd.tasks.parallel import NearestTask, ParallelSet, hash_sets, hits, nearest_both_ways
 from mlkd.tasks.samples import MeanSample, Sample
 from mlkd.tasks.vectors import TextVectors
 
@@ -32,14 +31,13 @@ class TatoebaProtocol(enum.Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class TatoebaTask(ParallelTask):
+class TatoebaTask(NearestTask):
     """Cosine top-1 retrieval between English and each language.
 
     Args:
         languages: codes, and the names of published selections: `all` (the 112 languages of LASER's test sets) and
             `xtreme` (36 of them).
         protocol: whose numbers these are.
-        search: how neighbours are searched.
 
     Source:
         Artetxe & Schwenk 2019, "Massively Multilingual Sentence Embeddings", section 4.3.
@@ -47,23 +45,23 @@ class TatoebaTask(ParallelTask):
 
     name: str = "tatoeba"
     protocol: TatoebaProtocol = field(default=TatoebaProtocol.laser)
-    search: NeighbourSearch = field(default_factory=NeighbourSearch)
 
     def __post_init__(self) -> None:
         self.languages = expand_sets(self.languages)
-        ParallelTask.__post_init__(self)
+        NearestTask.__post_init__(self)
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
-        vectors = TextVectors(encoder, self.texts(sets))
+        sides = (text for s in sets for text in s.english), (text for s in sets for text in s.foreign)
+        english, foreign = self.two_sides(encoder, teacher, *sides)
         samples: dict[str, Sample] = {}
         for pairs in sets:
-            found = self._score_language(pairs, vectors)
+            found = self._score_language(pairs, english, foreign)
             samples |= {f"{pairs.language}/{metric}": sample for metric, sample in found.items()}
         samples = with_means(samples)
         return TaskResult(
             task=self.name,
-            protocol=self.protocol.value,
+            protocol=self.named(self.protocol.value),
             main="f1" if self.protocol is TatoebaProtocol.mteb else "accuracy",
             higher_is_better=True,
             data_sha256=hash_sets(sets),
@@ -72,9 +70,9 @@ class TatoebaTask(ParallelTask):
             samples=samples,
         )
 
-    def _score_language(self, pairs: ParallelSet, vectors: TextVectors) -> dict[str, Sample]:
+    def _score_language(self, pairs: ParallelSet, english: TextVectors, foreign: TextVectors) -> dict[str, Sample]:
         to_english, from_english = nearest_both_ways(
-            self.search, vectors.rows(pairs.foreign), vectors.rows(pairs.english)
+            self.search, foreign.rows(pairs.foreign), english.rows(pairs.english)
         )
         if self.protocol is TatoebaProtocol.mteb:
             return {"f1": MeanSample(row_f1(to_english))}

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlkd.mining.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import TaskResult, sample_scores, with_means
-from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets, hits, nearest_both_ways
+from mlkd.tasks.parallel import NearestTask, ParallelSet, hash_sets, hits, nearest_both_ways
 from mlkd.tasks.samples import MeanSample, Sample
-from mlkd.tasks.vectors import TextVectors
 
 
 @dataclass(kw_only=True, slots=True)
-class TranslationTask(ParallelTask):
+class TranslationTask(NearestTask):
     """For each English sentence, is its translation the nearest of all translations (`src2trg`), and the reverse.
-
-    Args:
-        search: how neighbours are searched.
 
     Source:
         sentence-transformers, `TranslationEvaluator`: a hit on an identical text counts.
     """
 
     name: str = "translation"
-    search: NeighbourSearch = field(default_factory=NeighbourSearch)
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
-        vectors = TextVectors(encoder, self.texts(sets))
+        sides = (text for s in sets for text in s.english), (text for s in sets for text in s.foreign)
+        english, foreign = self.two_sides(encoder, teacher, *sides)
         samples: dict[str, Sample] = {}
         for pairs in sets:
-            forward, backward = nearest_both_ways(self.search, vectors.rows(pairs.english), vectors.rows(pairs.foreign))
+            forward, backward = nearest_both_ways(self.search, english.rows(pairs.english), foreign.rows(pairs.foreign))
             src2trg = np.asarray(hits(forward, pairs.foreign), dtype=np.float64)
             trg2src = np.asarray(hits(backward, pairs.english), dtype=np.float64)
             samples[f"{pairs.language}/src2trg"] = MeanSample(src2trg)
@@ -43,7 +38,7 @@ class TranslationTask(ParallelTask):
         samples = with_means(samples)
         return TaskResult(
             task=self.name,
-            protocol="cosine top-1, identical texts count",
+            protocol=self.named("cosine top-1, identical texts count"),
             main="accuracy",
             higher_is_better=True,
             data_sha256=hash_sets(sets),

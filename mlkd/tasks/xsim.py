@@ -14,11 +14,10 @@ import torch
 from mlkd.data.reading import read_lines
 from mlkd.errors import MlkdError, Problem, fail
 from mlkd.mining.margins import Margin
-from mlkd.mining.neighbours import NeighbourSearch
 from mlkd.mining.retrieval import Retrieval, retrieve
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import TaskResult, hash_rows, load_each, sample_scores, with_means
-from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
+from mlkd.tasks.parallel import NearestTask, ParallelSet, ParallelTask, hash_sets
 from mlkd.tasks.samples import MeanSample, Sample
 from mlkd.tasks.vectors import TextVectors
 from mlkd.tasks.xsim_reading import Augmented, read_augmented
@@ -33,7 +32,7 @@ class XsimData:
 
 
 @dataclass(kw_only=True, slots=True)
-class XsimTask(ParallelTask):
+class XsimTask(NearestTask):
     """Percent of sentences whose best-scored English candidate is not their translation; lower is better.
 
     A hit on an identical text counts. With augmented sentences (xsim++) the errors are broken down: `error_<kind>` for
@@ -45,7 +44,6 @@ class XsimTask(ParallelTask):
         english_path: file of English sentences, line-aligned with `path`, which then names the foreign files alone.
         augmented_path: English near copies, one a line; empty for xsim without hard negatives.
         error_types_path: JSON file that says what was changed in each near copy.
-        search: how neighbours are searched.
 
     Source:
         Heffernan et al. 2022, "Bitext Mining Using Distilled Sentence Representations for Low-Resource Languages",
@@ -58,10 +56,9 @@ class XsimTask(ParallelTask):
     english_path: str = ""
     augmented_path: str = ""
     error_types_path: str = ""
-    search: NeighbourSearch = field(default_factory=NeighbourSearch)
 
     def _field_problems(self) -> list[Problem]:
-        problems = ParallelTask._field_problems(self)
+        problems = NearestTask._field_problems(self)
         if self.num_neighbours < 1:
             problems.append(Problem("E204", f"must be >= 1 (got {self.num_neighbours})", where="num_neighbours"))
         if bool(self.augmented_path) != bool(self.error_types_path):
@@ -102,10 +99,13 @@ class XsimTask(ParallelTask):
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         loaded: XsimData = data
-        vectors = TextVectors(encoder, self.texts(loaded))
+        augmented = loaded.augmented.sentences if loaded.augmented is not None else []
+        english_texts = [*(text for pairs in loaded.sets for text in pairs.english), *augmented]
+        foreign_texts = [text for pairs in loaded.sets for text in pairs.foreign]
+        vectors = self.two_sides(encoder, teacher, english_texts, foreign_texts)
         samples: dict[str, Sample] = {}
         for pairs in loaded.sets:
-            kinds = self._errors(pairs, loaded.augmented, vectors)
+            kinds = self._errors(pairs, loaded.augmented, *vectors)
             samples[f"{pairs.language}/error"] = MeanSample([kind is not None for kind in kinds])
             for name in loaded.augmented.all_kinds if loaded.augmented is not None else []:
                 samples[f"{pairs.language}/error_{name}"] = MeanSample([kind == name for kind in kinds])
@@ -113,7 +113,9 @@ class XsimTask(ParallelTask):
         variant = "xsim" if loaded.augmented is None else "xsim++"
         return TaskResult(
             task=self.name,
-            protocol=f"{variant}, xx->en, k={self.num_neighbours}, {self.margin.value}, identical texts count",
+            protocol=self.named(
+                f"{variant}, xx->en, k={self.num_neighbours}, {self.margin.value}, identical texts count"
+            ),
             main="error",
             higher_is_better=False,
             data_sha256=_hash(loaded),
@@ -122,12 +124,14 @@ class XsimTask(ParallelTask):
             samples=samples,
         )
 
-    def _errors(self, pairs: ParallelSet, augmented: Augmented | None, vectors: TextVectors) -> list[str | None]:
+    def _errors(
+        self, pairs: ParallelSet, augmented: Augmented | None, english: TextVectors, foreign: TextVectors
+    ) -> list[str | None]:
         """What is wrong with each sentence's best candidate; None where it is right, `misaligned` without kinds."""
         augmented = augmented or Augmented([], {})
         candidates = pairs.english + augmented.sentences
         forward, backward = self.search.both_ways(
-            vectors.rows(pairs.foreign), vectors.rows(candidates), self.num_neighbours
+            foreign.rows(pairs.foreign), english.rows(candidates), self.num_neighbours
         )
         best = retrieve(forward, backward, self.margin, Retrieval.forward)
         found_N = torch.empty(len(pairs.english), dtype=torch.int64)

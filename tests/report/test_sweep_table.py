@@ -133,3 +133,17 @@ def test_terminal_shows_all_rows_and_errors() -> None:
     assert "55.0 ± 7.1" in text
     assert "job 4 failed: MlkdError: no | good" in text
     assert len([line for line in text.splitlines() if line.rstrip().endswith(("finished", "n = 2"))]) == 6
+
+
+def test_best_job_and_equal_errors_are_told_once() -> None:
+    assert SweepTable.build(JOBS).best == ""
+    scored = [job("0", "ams", 1, 50.0, 0.5, objective=-0.5), job("1", "fd", 1, 40.0, 0.25, objective=-0.25)]
+    failed = [job(name, "ld", 2, None, None, state="failed", scores={}, error="no such file") for name in "23"]
+    table = SweepTable.build([*scored, *failed, job("4", "fd", 3, 99.0, 0.1, state="running", objective=0.0)])
+    assert table.best == "best by evaluation.metric: job 1 (loss=fd seed=1)"
+    stream = io.StringIO()
+    print_table(table, stream)
+    for text in (stream.getvalue(), to_markdown(table)):
+        assert text.count("no such file") == 1
+        assert "jobs 2, 3" in text
+        assert table.best in text

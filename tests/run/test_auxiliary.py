@@ -28,10 +28,12 @@ def with_mask(toy: Any, tmp_path: Path) -> str:
 
 
 def test_a_vocabulary_without_a_mask_token_is_refused(mlkd: Call, toy: Any, tmp_path: Path) -> None:
-    code, _, err = mlkd("train", *toy.unscored.command(tmp_path, "loss.delta=0.1"))
+    cache = tmp_path / "cache"
+    code, _, err = mlkd("train", *toy.unscored.command(tmp_path, "loss.delta=0.1", f"cache_dir='{cache}'"))
     assert code == 4
-    assert "error[E420]: masked language modelling needs a mask token" in err
+    assert "error[E420]: student: masked language modelling needs a mask token" in err
     assert "set loss.delta=0" in err
+    assert not cache.exists(), "refused before the teacher encodes anything"
 
 
 @pytest.mark.parametrize("lazy", ["true", "false"])

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from mlkd.errors import MlkdError
 from mlkd.tasks.language_codes import LANGUAGE_SETS, three_letters
 from mlkd.tasks.mse import MseTask, explained, squared_errors
-from mlkd.tasks.parallel import ParallelSet
+from mlkd.tasks.parallel import EnglishReader, NearestTask, ParallelSet
 from mlkd.tasks.tatoeba import TatoebaProtocol, TatoebaTask, row_f1
 from mlkd.tasks.translation import TranslationTask
+from mlkd.tasks.xsim import XsimData, XsimTask
 
 Write = Callable[..., str]
 
@@ -89,6 +90,30 @@ def test_explained_is_one_when_perfect_zero_for_the_mean_and_undefined_without_v
 def test_mse_refuses_other_dimensions(hash_encoder: Any) -> None:
     with pytest.raises(MlkdError, match=r"E210.*teacher dim 8 != student dim 4"):
         MseTask().score(_sets(), hash_encoder(4), hash_encoder(8))
+
+
+@pytest.mark.parametrize("kind", [TatoebaTask, TranslationTask, XsimTask])
+def test_the_teacher_may_read_english(kind: type[NearestTask], table_encoder: Any) -> None:
+    # The student reads German as the teacher reads English, and knows no English: asked for it, the table fails.
+    student = table_encoder({"ja": [1.0, 0.0], "nein": [0.0, 1.0], "jo": [1.0, 0.1]})
+    teacher = table_encoder({"yes": [1.0, 0.0], "no": [0.0, 1.0], "yeah": [-1.0, 0.1]})
+    sets = [ParallelSet("de", ["yes", "no", "yeah"], ["ja", "nein", "jo"])]
+    data: Any = XsimData(sets, None) if kind is XsimTask else sets
+    task = kind(english=EnglishReader.teacher)
+    assert task.needs_teacher and not kind().needs_teacher
+    result = task.score(data, student, teacher)
+    assert result.protocol == f"{kind().score(data, table_encoder(student.table | teacher.table)).protocol}, " + (
+        "English by the teacher"
+    )
+    # "jo" finds "yes"; "yeah" finds "nein".
+    expected = {"tatoeba": 200 / 3, "translation": 200 / 3, "xsim": 100 / 3}
+    assert result.as_metrics()[f"{task.name}/mean/{result.main}"] == pytest.approx(expected[task.name])
+
+
+def test_a_teacher_of_another_dimension_cannot_read_english(hash_encoder: Any) -> None:
+    task = TatoebaTask(english=EnglishReader.teacher)
+    with pytest.raises(MlkdError, match=r"E210.*task.tatoeba.english: teacher dim 8 != student dim 4"):
+        task.score(_sets(), hash_encoder(4), hash_encoder(8))
 
 
 def test_weighted_f1_equals_scikit_learn() -> None:
