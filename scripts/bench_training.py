@@ -74,7 +74,8 @@ def main() -> None:
                 precision=precision,
                 max_tokens=hardware.forward_tokens(device),
             )
-            peer = PeerTraining(root / "student", data, optim, precision, device)
+            peer_precision = autocast_type(Precision[arguments.peer_precision or arguments.precision], device)
+            peer = PeerTraining(root / "student", data, optim, peer_precision, device)
             compare(f"batch {batch_size}", lambda run=ours: our_loss(run), peer.step, arguments.steps, device)
             print(f"    of the peer's step, collating takes {statistics.median(peer.collating_s) * 1e3:.1f} ms")
 
@@ -84,6 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256], help="sentence pairs per step")
     parser.add_argument("--steps", type=int, default=20, help="measured steps of each, after warm-up")
     parser.add_argument("--precision", choices=[p.name for p in Precision], default="fp32", help="of both")
+    parser.add_argument("--peer-precision", choices=[p.name for p in Precision], help="of the peer, where it differs")
     parser.add_argument("--lazy", action="store_true", help="mlkd with optim.lazy_embeddings=true")
     parser.add_argument("--device", choices=[d.name for d in Device], default="auto")
     parser.add_argument("--threads", type=int, default=None)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from mlkd.errors import fail
 from mlkd.losses.auxiliary import MaskedLanguageTerm
 from mlkd.models.gradient_cache import cached
+from mlkd.models.passes import length_chunks, pad
 from mlkd.models.rows import RowEmbedding
-from mlkd.models.sentence_encoder import SentenceEncoder, length_chunks, pad
+from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.tokenization import TokenIds
 
 AS_MASK, AS_RANDOM = 0.8, 0.1  # of the chosen tokens; the others stay what they are (Devlin et al. 2019, section 3.1)

@@ -5,18 +5,18 @@ Shapes: N sentences, L tokens, H hidden, D output dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.models.gradient_cache import cached
+from mlkd.models.passes import Packing, first_position, pack, pad, plan_passes
 from mlkd.models.pooling import Pooling, pool
 from mlkd.models.tokenization import TokenIds, tokenize_texts
 from mlkd.runtime.memory import fewer_tokens, release_device_memory
@@ -83,9 +83,17 @@ class SentenceEncoder(nn.Module):
             self.denses = nn.ModuleList([*self.denses[:-1]])
         self.denses.extend([Dense(self.dimension, dimension), Dense(dimension, output)])
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, wide: bool = False) -> Tensor:
-        """Token ids and mask (N, L) -> vectors (N, D), or (N, D + W) with what the last dense was given beside them."""
-        tokens_NLH = self.body(input_ids=input_ids, attention_mask=attention_mask)[0]
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, wide: bool = False, packing: Packing | None = None
+    ) -> Tensor:
+        """Token ids and mask (N, L) -> vectors (N, D), or (N, D + W) with what the last dense was given beside them.
+
+        With `packing`, the ids are its rows and the mask says which tokens belong to a sentence once these are apart.
+        """
+        if packing is None:
+            tokens_NLH = self.body(input_ids=input_ids, attention_mask=attention_mask)[0]
+        else:
+            tokens_NLH = packing.states(self.body, input_ids)
         vectors = pool(tokens_NLH, attention_mask, self.pooling)
         before = vectors
         for dense in self.denses:
@@ -107,9 +115,9 @@ class SentenceEncoder(nn.Module):
     def forward_tokens(
         self, rows: Sequence[TokenIds], max_tokens: int, *, caching: bool = False, wide: bool = False
     ) -> Tensor:
-        """Vectors (N, D) of token id rows, in order; each forward pass holds rows of like length.
+        """Vectors (N, D) of token id rows, in order; sentences share rows where that saves padding.
 
-        Sorting by length inside the batch removes nearly all padding without changing which sentences meet in it.
+        Passes are planned inside the batch, which does not change which sentences meet in it; see `mlkd.models.passes`.
 
         Args:
             rows: one or more.
@@ -118,13 +126,20 @@ class SentenceEncoder(nn.Module):
             wide: (N, D + W): what the last dense was given stands beside each vector, for distillation-first.
         """
         run = partial(cached, self) if caching else self
+        first = first_position(self.body, self.pad_id)
+        hidden = None if first is None else int(self.body.config.hidden_size)  # type: ignore[union-attr, arg-type]
         order: list[int] = []
         parts: list[Tensor] = []
-        for chunk in length_chunks([len(r) for r in rows], max_tokens):
-            input_ids, mask = pad([rows[i] for i in chunk], self.pad_id)
-            on_device = [t.to(self.device, non_blocking=True) for t in (input_ids, mask)]
-            parts.append(run(*on_device, wide))
-            order.extend(chunk)
+        for planned in plan_passes([len(r) for r in rows], max_tokens, hidden):
+            packing: Packing | None = None
+            if first is not None and planned.is_packed:
+                ids, mask, packing = pack(rows, planned, self.pad_id, first)
+                packing = packing.to(self.device)
+            else:
+                ids, mask = pad([rows[i] for i in planned.order], self.pad_id)
+            on_device = [t.to(self.device, non_blocking=True) for t in (ids, mask)]
+            parts.append(run(*on_device, wide, packing))
+            order.extend(planned.order)
         inverse = torch.empty(len(order), dtype=torch.long)
         inverse[torch.tensor(order)] = torch.arange(len(order))
         return torch.cat(parts)[inverse.to(self.device)]
@@ -177,30 +192,3 @@ class Dense(nn.Module):
 def autocast(device: torch.device, precision: torch.dtype | None) -> AbstractContextManager[Any]:
     """Mixed precision on `device`, or nothing for None."""
     return nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
-
-
-def length_chunks(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices sorted by falling length, cut so that rows x longest row stays within `max_tokens`.
-
-    >>> list(length_chunks([2, 9, 3], max_tokens=10))
-    [[1], [2, 0]]
-    """
-    chunk: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if chunk and (len(chunk) + 1) * lengths[chunk[0]] > max_tokens:
-            yield chunk
-            chunk = []
-        chunk.append(i)
-    if chunk:
-        yield chunk
-
-
-def pad(rows: Sequence[TokenIds], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Rows of token ids -> (ids, mask), both int64 (N, longest row)."""
-    longest = max(len(r) for r in rows)
-    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), longest), dtype=np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mlkd.errors import MlkdError
 from mlkd.models.encoder import Encoder
+from mlkd.models.passes import length_chunks, pad
 from mlkd.models.pooling import Pooling
-from mlkd.models.sentence_encoder import SentenceEncoder, length_chunks, pad
+from mlkd.models.sentence_encoder import SentenceEncoder
 
 MakeEncoder = Callable[..., SentenceEncoder]
 
