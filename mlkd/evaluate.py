@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,12 +13,14 @@ import torch
 
 from mlkd import __version__
 from mlkd.conclude import describe_size
+from mlkd.config import as_flat_dict
 from mlkd.errors import MlkdError, fail
 from mlkd.evaluate_config import EvaluateConfig
 from mlkd.evaluations import Evaluations
 from mlkd.models.choice import EncoderChoice
 from mlkd.models.precomputed import TEXTS_FILE, PrecomputedEncoder, export_texts
 from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.preflight import HASH_DIGITS
 from mlkd.report.exports import write_tables
 from mlkd.report.html import write_report
 from mlkd.report.merging import merge_results
@@ -97,8 +99,10 @@ def score(config: EvaluateConfig) -> tuple[Results, Path]:
     teacher = load(config, config.teacher, device) if config.teacher else None
     if teacher is None and evaluations.need_teacher:
         missing = ", ".join(task.name for task, _ in evaluations.loaded if task.needs_teacher)
-        example = "teacher_model=sentence-transformers/LaBSE"
+        example = f"teacher_model={teacher_of_run(config.encoders) or 'sentence-transformers/LaBSE'}"
         raise fail("E205", f"is required by {missing}. Example: {example}", where="teacher_model")
+    if config.teacher and evaluations.need_teacher:
+        evaluations = replace(evaluations, teacher=config.teacher.describe()["sha256"][:HASH_DIGITS])
     for line in unfinished_runs(config.encoders):
         tell(line)
     ongoing = Ongoing(config)
@@ -109,6 +113,16 @@ def score(config: EvaluateConfig) -> tuple[Results, Path]:
     results = ongoing.results
     results.comparisons = compare_systems(results.results, config.num_resamples)
     return results, ongoing.folder or output_folder(config)
+
+
+def teacher_of_run(choices: Sequence[EncoderChoice]) -> str:
+    """The teacher of the first run folder among them; empty where there is none."""
+    for choice in choices:
+        run = RunFolder(Path(choice.path))
+        if choice.path and run.config.is_file():
+            found = as_flat_dict(run.config.read_text(encoding="utf-8")).get("teacher.model")
+            return str(found or "")
+    return ""
 
 
 def unfinished_runs(choices: Sequence[EncoderChoice]) -> Iterator[str]:

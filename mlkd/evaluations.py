@@ -57,9 +57,15 @@ class CachedEncoder:
 
 @dataclass(frozen=True, slots=True)
 class Evaluations:
-    """Tasks with their data, in the order of the configuration."""
+    """Tasks with their data, in the order of the configuration.
+
+    Args:
+        loaded: each task and what it loaded.
+        teacher: names the teacher in the protocol of the tasks that compare with one; their numbers depend on it.
+    """
 
     loaded: list[tuple[Task, Any]]
+    teacher: str = ""
 
     @classmethod
     def load(cls, tasks: Iterable[Task]) -> Evaluations:
@@ -113,6 +119,8 @@ class Evaluations:
                 continue
             start = time.perf_counter()
             result = task.score(data, encoder if task.needs_uncached else cached, teacher)
+            if task.needs_teacher and self.teacher:
+                result = replace(result, protocol=f"{result.protocol}; teacher {self.teacher}")
             results.append(with_intervals(result, num_resamples) if num_resamples else result)
             if progress is not None:
                 progress(results[-1], time.perf_counter() - start)

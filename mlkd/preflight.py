@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ from mlkd.config import TrainConfig
 from mlkd.errors import MlkdError, Problem
 from mlkd.evaluations import Evaluations
 from mlkd.losses.feature import Projection
-from mlkd.models.folder import folder_dimension
+from mlkd.models.folder import folder_dimension, folder_sha256
 from mlkd.models.masked_language import check_mask_token
 from mlkd.tasks.base import Task
 from mlkd.tasks.mse import MseTask
 from mlkd.tasks.parallel import NearestTask
+
+HASH_DIGITS = 12  # as in the tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,16 @@ def check_run(config: TrainConfig) -> Checked:
     evaluations = attempt(lambda: Evaluations.load(config.task.values()))
     if problems:
         raise MlkdError(problems)
+    if evaluations.need_teacher:
+        evaluations = dataclasses.replace(evaluations, teacher=teacher_name(config, teacher))
     return Checked(device, evaluations)
+
+
+def teacher_name(config: TrainConfig, folder: Path) -> str:
+    """The start of its hash and, where the run reduces it, to what."""
+    dim = reduced_dimension(config, folder_dimension(folder))
+    reduced = "" if dim is None else f" in {dim} dimensions ({config.teacher.reduction.method.value})"
+    return folder_sha256(folder)[:HASH_DIGITS] + reduced
 
 
 def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
@@ -71,6 +83,8 @@ def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
     if direct and student_dimension != teacher_dimension:
         what = f"compares vectors: teacher dim {teacher_dimension} != student dim {student_dimension}"
         remedy = f"leave it out with '~task.{direct[0]}', or set student.dense_dim={teacher_dimension}"
+        if isinstance(config.task[direct[0]], NearestTask):
+            remedy += f", or task.{direct[0]}.english=encoder"
         raise MlkdError(Problem("E210", what, f"task.{direct[0]}", remedy))
 
 

@@ -20,6 +20,7 @@ from mlkd.preflight import check_run
 from mlkd.prepare import Prepared, prepare
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter, load_latest
 from mlkd.runtime.interrupts import Interrupts
+from mlkd.runtime.progress import SHOWN_BY_BAR
 from mlkd.runtime.run_folder import RunFolder, RunState, Status, write_text
 from mlkd.runtime.run_log import RunLog
 from mlkd.search import Search
@@ -118,6 +119,7 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
                 raise
             except Exception as problem:
                 error = f"{type(problem).__name__}: {problem}"
+                log.error("%s", problem, extra={SHOWN_BY_BAR: True})  # into train.log; the terminal is told once
                 raise
             finally:
                 run.write_status(Status(state=state, step=step, error=error, fingerprint=name))

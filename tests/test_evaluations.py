@@ -55,7 +55,9 @@ class LengthTask(Task):
 
 @dataclass(kw_only=True, slots=True)
 class TeacherTask(LengthTask):
-    needs_teacher: ClassVar[bool] = True
+    @property
+    def needs_teacher(self) -> bool:
+        return True
 
 
 def result(task: str, *scores: Score, main: str = "accuracy", higher: bool = True) -> TaskResult:
@@ -66,6 +68,14 @@ RESULTS = [
     result("tatoeba", Score("de", "accuracy", 60.0, 9), Score("mean", "accuracy", 61.0, 18), Score("de", "f1", 5.0, 9)),
     result("mse", Score("de", "mse", 0.5, 9), Score("mean", "mse", None, 9), main="mse", higher=False),
 ]
+
+
+def test_the_teacher_is_part_of_the_protocol_of_tasks_that_use_one() -> None:
+    loaded: list[tuple[Task, Any]] = [(LengthTask(name="a"), ["x"]), (TeacherTask(name="b"), ["x"])]
+    encoder = CountingEncoder()
+    found = Evaluations(loaded, teacher="0123456789ab").score(encoder, encoder)
+    assert [r.protocol for r in found] == ["sum", "sum; teacher 0123456789ab"]
+    assert [r.protocol for r in Evaluations(loaded).score(encoder, encoder)] == ["sum", "sum"]
 
 
 def test_each_text_is_encoded_once() -> None:

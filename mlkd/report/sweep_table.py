@@ -85,13 +85,16 @@ class SweepTable:
 
     @property
     def best(self) -> str:
-        """A line that names the finished job of the highest objective; empty where fewer than two have one."""
+        """A line that names the finished job of the highest objective.
+
+        Empty where fewer than two have one, and where seeds are averaged: one seed's luck is no finding.
+        """
         scored = [(job.objective, job) for job in self.jobs if job.state == "finished" and job.objective is not None]
-        if len(scored) < 2:
+        if len(scored) < 2 or self.groups:
             return ""
         _, job = max(scored, key=lambda pair: pair[0])
         changed = " ".join(f"{key}={job.overrides[key]}" for key in self.keys if key in job.overrides)
-        return f"best by evaluation.metric: job {job.name} ({changed})"
+        return f"best by the score that chooses students (evaluation.metric): job {job.name} ({changed})"
 
 
 def differing_keys(jobs: Sequence[SweepJob]) -> list[str]:

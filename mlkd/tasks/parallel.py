@@ -156,7 +156,8 @@ class NearestTask(ParallelTask):
         sides = TextVectors(teacher, english), TextVectors(encoder, foreign)
         if sides[0].num_dimensions != sides[1].num_dimensions:
             what = f"teacher dim {sides[0].num_dimensions} != student dim {sides[1].num_dimensions}"
-            raise fail("E210", what, where=f"task.{self.name}.english", remedy="set it to encoder")
+            remedy = "set it to encoder; a run that reduced its teacher has its own scores by that in its eval/"
+            raise fail("E210", what, where=f"task.{self.name}.english", remedy=remedy)
         return sides
 
     def named(self, protocol: str) -> str:

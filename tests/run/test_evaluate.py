@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from mlkd.evaluate import unfinished_runs, write_task_tables
 from mlkd.models.choice import EncoderChoice
 from mlkd.models.precomputed import export_texts
+from mlkd.preflight import teacher_name
 from mlkd.report.results import Results, read_results
 from mlkd.runtime.run_folder import RunFolder, RunState, Status
 from mlkd.tasks.base import TaskResult
@@ -109,11 +110,15 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
     arguments = [f"checkpoint={trained}", f"output_dir={tmp_path}", *mse(toy)]
     code, _, err = mlkd("evaluate", *arguments)
     assert code == 2
-    assert "error[E205]: teacher_model: is required by mse_file" in err
+    assert f"error[E205]: teacher_model: is required by mse_file. Example: teacher_model={toy.teacher}\n" in err
     code, _, err = mlkd("evaluate", *arguments, f"teacher_model={toy.teacher}")
     assert code == 0, err
     results = read_results(tmp_path / "results.json")
     assert 0 < main_score(results, str(trained), "mse_file", "mse") < 5
+    # As a run names it, so that its own scores compare with these.
+    config = toy.unscored.config(tmp_path)
+    name = teacher_name(config, config.teacher.locate())
+    assert {key.protocol for key in results.rows()} == {f"x100, T(en) against S(xx); teacher {name}"}
 
 
 def test_teacher_has_no_error_against_itself(mlkd: Call, toy: Any, tmp_path: Path) -> None:

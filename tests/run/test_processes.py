@@ -222,6 +222,23 @@ def test_files_that_change_while_a_run_starts(
     assert "error[E517]: process 2 of 2 read other text or built another student than the first" in err
 
 
+def test_another_run_may_add_to_the_shared_cache_meanwhile(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = Team.__enter__
+
+    def add(self: Team) -> Team:
+        store = self.distillation.data.targets.store
+        store.append([f"sentence {n} of another run" for n in range(50)], torch.ones(50, store.dimension))
+        return enter(self)
+
+    monkeypatch.setattr(Team, "__enter__", add)
+    more = ["optim.max_steps=3", f"cache_dir='{tmp_path}/cache'"]
+    alone = train(toy.unscored.config(tmp_path, *more), tmp_path / "alone")
+    folder = train(toy.unscored.config(tmp_path, TWO, *more), tmp_path / "two")
+    assert losses(folder) == pytest.approx(losses(alone), rel=1e-4)
+
+
 # With one line the other process is just starting.
 @pytest.mark.parametrize("num_lines", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_ctrl_c_reaches_all_and_the_first_decides(toy: Any, tmp_path: Path, num_lines: int) -> None:
