@@ -231,6 +231,8 @@ def start_sweep(arguments: Sequence[str], overrides: Sequence[str]) -> None:
 
     def launch_search(folder: Path) -> None:
         fixed = [text for text in arguments if override_key(text) not in sweep.space]
+        # The option's intervals are no values: the job gets its own instead.
+        fixed += [*sweep.constant, "hydra.sweeper.params=null"]
 
         def run_trial(number: int, params: dict[str, str]) -> float | None:
             chosen = [f"{key}={value}" for key, value in params.items()]

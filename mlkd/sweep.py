@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Sweep:
         dry_run: jobs take one step and leave nothing behind.
         search: how values in `space` are chosen.
         space: what is searched; empty for a sweep of all combinations.
+        constant: overrides that a searched option brings beside its space; each job takes them.
     """
 
     parent: Path
@@ -63,6 +64,7 @@ class Sweep:
     dry_run: bool
     search: Search
     space: dict[str, Interval | Choice]
+    constant: list[str] = field(default_factory=list)
 
 
 def sweep_fingerprint(first_job: str, overrides: Sequence[str]) -> str:

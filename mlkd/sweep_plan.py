@@ -34,6 +34,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
     cfg = compose_config("train", first_job)
     search = OmegaConf.to_object(cfg.search)
     assert isinstance(search, Search)
+    space = search_space(swept)
     places = [text.partition("=")[2].strip("'\"") for text in overrides if override_key(text) == "hydra.sweep.dir"]
     return Sweep(
         parent=Path(cfg.output_dir) / "multirun" / str(cfg.name),
@@ -43,7 +44,8 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         resume=bool(cfg.resume),
         dry_run=bool(cfg.dry_run),
         search=search,
-        space=search_space(swept),
+        space=space,
+        constant=[text for text in params if override_key(text) not in own | space.keys()],
     )
 
 

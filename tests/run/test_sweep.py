@@ -210,6 +210,17 @@ def test_search_over_an_interval(mlkd: Call, toy: Any, tmp_path: Path) -> None:
     assert json.loads((folder / "trials.json").read_text())[:2] == trials
 
 
+def test_search_by_a_shipped_option(mlkd: Call, toy: Any, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="extra optuna is not installed")
+    code, out, err = mlkd("train", *toy.command(tmp_path, QUICK), "+sweep=optuna", "search.trials=2", "optim.lr=1e-3")
+    assert code == 0, err
+    assert "2 jobs: 2 finished" in out
+    for job in table_of(sweep_folder(tmp_path))["jobs"]:
+        assert 0.1 <= float(job["overrides"]["loss.alpha"]) <= 1.0
+        assert 1.0 <= float(job["overrides"]["loss.beta"]) <= 1e4
+        assert float(job["overrides"]["optim.lr"]) == 1e-3
+
+
 def test_search_needs_optuna(mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     code, _, err = mlkd("train", "-m", *toy.command(tmp_path), "optim.lr=interval(1e-4, 1e-1)")
