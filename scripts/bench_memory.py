@@ -4,6 +4,9 @@ Each figure comes from a process of its own, which takes one step of LEALLA's ob
 distillation, which compare the whole batch with itself) and prints by how much its peak rose above what weights and
 data take: resident memory on a CPU, allocated memory on a GPU. "Loss alone" is the same objective on vectors that no
 student computed: what no caching can save.
+
+On Linux the C library keeps freed memory for later, which counts here. MALLOC_MMAP_THRESHOLD_=131072
+MALLOC_TRIM_THRESHOLD_=131072 before the command makes it give memory back: slower, and nearer to what is in use.
 """
 
 from __future__ import annotations
