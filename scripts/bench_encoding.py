@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.command_line import quiet_libraries
-from mlkd.data.embedded import LANGUAGES, everyday, generate_pairs
-from mlkd.models.folder import load_encoder
-from mlkd.models.locate import locate_model
+from mlkd.cli.main import quiet_libraries
+from mlkd.demo_data import LANGUAGES, everyday, generate_pairs
+from mlkd.models.hub import locate_model
+from mlkd.models.serialization import load_encoder
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place
 
 

@@ -24,21 +24,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mlkd.command_line import quiet_libraries
+from mlkd.cli.main import quiet_libraries
 from mlkd.data.batches import Batches
-from mlkd.data.tokens import TokenStore
-from mlkd.data.training import TrainingPairs
-from mlkd.distill import Distillation
+from mlkd.data.token_store import TokenStore
+from mlkd.data.training_pairs import TrainingPairs
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm
 from mlkd.losses.mix import LossMix
-from mlkd.losses.ranking import AmsRanking
+from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder, TextSettings
-from mlkd.models.thin_deep import ThinDeepStudent
-from mlkd.optim import Optim
+from mlkd.models.students.thin_deep import ThinDeepStudent
+from mlkd.optim.optimizer import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, peak_memory_bytes, place
-from mlkd.standing import Rhythm
-from mlkd.training_data import TrainingData
+from mlkd.training.dataloader import TrainingData
+from mlkd.training.state import Rhythm
+from mlkd.training.trainer import Distillation
 
 VOCABULARY = 8000
 MODES = ("plain", "caching", "loss")

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlkd.mining.margins import Margin
-from mlkd.mining.neighbours import NeighbourSearch
-from mlkd.mining.precision import Precision
-from mlkd.mining.retrieval import Retrieval, retrieve
+from mlkd.knn.margins import Margin
+from mlkd.knn.neighbours import NeighbourSearch
+from mlkd.knn.precision import Precision
+from mlkd.knn.retrieval import Retrieval, retrieve
 
 K = 4
 CONTENDERS = ("laser", "st", "ours fp32", "ours bf16")

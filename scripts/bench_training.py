@@ -21,22 +21,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.command_line import quiet_libraries
+from mlkd.cli.main import quiet_libraries
 from mlkd.data.batches import Batches
-from mlkd.data.embedded import LANGUAGES, generate_pairs
 from mlkd.data.pairs import LanguagePair
-from mlkd.data.tokens import TokenStore
-from mlkd.data.training import TrainingPairs
-from mlkd.distill import Distillation, Rhythm, TrainingData
+from mlkd.data.token_store import TokenStore
+from mlkd.data.training_pairs import TrainingPairs
+from mlkd.demo_data import LANGUAGES, generate_pairs
 from mlkd.losses.mix import LossMix
-from mlkd.models.folder import save_encoder
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
-from mlkd.models.students import StudentCorpus
-from mlkd.models.thin_deep import ThinDeepStudent
-from mlkd.models.vocabulary import Vocabulary
-from mlkd.optim import Optim
+from mlkd.models.serialization import save_encoder
+from mlkd.models.students.base import StudentCorpus
+from mlkd.models.students.thin_deep import ThinDeepStudent
+from mlkd.models.students.vocabulary import Vocabulary
+from mlkd.optim.optimizer import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place
-from mlkd.teacher.targets import LazyTeacher, TeacherTargets
+from mlkd.teacher.encoder import LazyTeacher
+from mlkd.teacher.targets import TeacherTargets
+from mlkd.training.trainer import Distillation, Rhythm, TrainingData
 
 TARGET_DIMENSION = 384
 WARMUP_STEPS = 3

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from mlkd.models.folder import load_transformer
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
+from mlkd.models.serialization import load_transformer
 
 # A shell without job control starts background commands with SIGINT ignored, and children inherit that: the tests of
 # Ctrl-C would then test nothing.

@@ -54,15 +54,15 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts:
             expected.add(str(path.relative_to(ROOT)))
     assert {"mlkd/configs/train.yaml", "mlkd/py.typed", "mlkd/report/report.html", "mlkd/report/report.css"} <= expected
-    assert any(name.startswith("mlkd/data/embedded/") and name.endswith(".tsv") for name in expected)
+    assert any(name.startswith("mlkd/demo_data/") and name.endswith(".tsv") for name in expected)
     packaged = {name for name in names if ".dist-info/" not in name}
     assert packaged == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
-    assert "mlkd-train = mlkd.command_line:train_main" in text
-    assert "mlkd-eval = mlkd.command_line:evaluate_main" in text
-    assert "mlkd-mine = mlkd.command_line:mine_main" in text
+    assert "mlkd-train = mlkd.cli.main:train_main" in text
+    assert "mlkd-eval = mlkd.cli.main:evaluate_main" in text
+    assert "mlkd-mine = mlkd.cli.main:mine_main" in text
 
 
 def test_installed_wheel_uses_its_own_configs(installed: Path, tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_installed_wheel_uses_its_own_configs(installed: Path, tmp_path: Path) -
     program = """
 import sys
 from pathlib import Path
-import mlkd.paths
-assert Path(mlkd.paths.CONFIG_DIR) == Path(sys.argv.pop(1)) / "mlkd" / "configs", mlkd.paths.CONFIG_DIR
-from mlkd.command_line import train_main
+import mlkd.config.paths
+assert Path(mlkd.config.paths.CONFIG_DIR) == Path(sys.argv.pop(1)) / "mlkd" / "configs", mlkd.config.paths.CONFIG_DIR
+from mlkd.cli.main import train_main
 train_main()
 """
     command = ["-P", "-c", program, str(installed), "--cfg", "job", "optim.lr=0.125"]
@@ -84,7 +84,7 @@ train_main()
 
 def test_installed_wheel_composes_embedded_sentences(installed: Path, tmp_path: Path) -> None:
     program = """
-from mlkd.data.generated import EmbeddedCorpus
+from mlkd.data.corpora.embedded import EmbeddedCorpus
 corpus = EmbeddedCorpus(pairs_per_language=50, languages=["de"]).load()
 print(len(corpus.train[0]))
 """

@@ -1,4 +1,4 @@
-"""The README says what is there: its tree is the package's, and its links lead somewhere."""
+"""The documentation says what is there: its tree is the package's, and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TREE_LINE = re.compile(r"(?P<indent> *)(?P<name>\S+)(?:\s{2,}(?P<what>.*))?")
 
 
 def tree_block() -> str:
-    match = re.search(r"^## Tree\n\n```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    assert match, "README.md needs a block fenced by ```text below '## Tree'"
+    match = re.search(r"^## Tree\n\n```text\n(.*?)^```$", ARCHITECTURE, re.DOTALL | re.MULTILINE)
+    assert match, "docs/architecture.md needs a block fenced by ```text below '## Tree'"
     return match[1]
 
 
@@ -68,7 +69,7 @@ def test_each_module_is_described_by_its_docstring() -> None:
 
 def test_script_that_writes_the_tree_agrees() -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/readme_tree.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "scripts/package_tree.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

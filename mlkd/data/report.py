@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from mlkd.runtime.hashing import fingerprint
 
 
 @dataclass(slots=True)
@@ -73,13 +73,3 @@ class DataReport:
         """Everything, JSON-able."""
         languages = {name: asdict(report) for name, report in self.languages.items()}
         return {"fingerprint": self.fingerprint, "languages": languages}
-
-
-def fingerprint(texts: Iterable[str]) -> str:
-    """SHA-256 of texts in order; `["ab", "c"]` and `["a", "bc"]` differ."""
-    digest = hashlib.sha256()
-    for text in texts:
-        data = text.encode()
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()

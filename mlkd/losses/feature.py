@@ -11,7 +11,7 @@ from enum import Enum
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.losses.vectors import PairVectors
+from mlkd.losses.pair_vectors import PairVectors
 
 
 class FeatureTarget(Enum):

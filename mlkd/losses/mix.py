@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mlkd.errors import MlkdError, Problem
-from mlkd.losses.auxiliary import MaskedLanguageTerm
 from mlkd.losses.feature import FeatureTarget, FeatureTerm, Projection
-from mlkd.losses.negatives import Against, NegativePool, RankingTerm
-from mlkd.losses.shares import gradient_norms, shares_of
+from mlkd.losses.gradient_shares import gradient_norms, shares_of
+from mlkd.losses.masked_lm import MaskedLanguageTerm
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.ranking.base import Against, NegativePool, RankingTerm
 from mlkd.losses.similarity import SimilarityTerm
-from mlkd.losses.vectors import PairVectors
 
 
 @dataclass(kw_only=True, slots=True)

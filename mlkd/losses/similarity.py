@@ -12,8 +12,8 @@ from functools import partial
 from torch import Tensor
 
 from mlkd.losses.feature import FeatureTarget
-from mlkd.losses.matrices import cosine_matrix, in_row_blocks
-from mlkd.losses.vectors import PairVectors
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.similarity_matrices import cosine_matrix, in_row_blocks
 
 
 class SimilarityDistance(Enum):

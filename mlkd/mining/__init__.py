@@ -1,1 +1,1 @@
-"""Nearest neighbours, margins and retrieval."""
+"""Mining of a user's own two files: sentences, blocks of vectors and neighbours on disk, and the pairs found."""

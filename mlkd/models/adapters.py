@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mlkd.errors import MlkdError, Problem, did_you_mean, fail
-from mlkd.models.locate import name_anywhere
+from mlkd.models.hub import name_anywhere
 
 log = logging.getLogger("mlkd")
 ADAPTER = "default"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mlkd.errors import did_you_mean, fail
-from mlkd.runtime.run_folder import write_text
+from mlkd.runtime.atomic_files import write_text
 
 TEXTS_FILE = "texts.txt"
 HASH_FILE = "texts.sha256"

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.models.gradient_cache import cached
-from mlkd.models.passes import Packing, first_position, pack, pad, plan_passes
+from mlkd.models.packing import Packing, first_position, pack, pad, plan_passes
 from mlkd.models.pooling import Pooling, pool
 from mlkd.models.tokenization import TokenIds, tokenize_texts
-from mlkd.runtime.memory import fewer_tokens, release_device_memory
+from mlkd.runtime.out_of_memory import fewer_tokens, release_device_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class SentenceEncoder(nn.Module):
     ) -> Tensor:
         """Vectors (N, D) of token id rows, in order; sentences share rows where that saves padding.
 
-        Passes are planned inside the batch, which does not change which sentences meet in it; see `mlkd.models.passes`.
+        Passes are planned inside the batch, which does not change which sentences meet in it (`mlkd.models.packing`).
 
         Args:
             rows: one or more.

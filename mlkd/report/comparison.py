@@ -8,10 +8,11 @@ from itertools import combinations
 from typing import Any
 
 from mlkd.report.markup import differences_html
+from mlkd.report.plots.scores import Costed, cost_plot, similarity_histogram
 from mlkd.report.results import Results
-from mlkd.report.score_plots import Costed, cost_plot, similarity_histogram
-from mlkd.report.tables import HASH_DIGITS, MEAN, Table
-from mlkd.tasks.significance import Comparison
+from mlkd.report.tables import MEAN, Table
+from mlkd.runtime.hashing import HASH_DIGITS
+from mlkd.tasks.scoring.bootstrap import Comparison
 
 STUDENT = "student"
 # All pairs of so many systems; of more, each against the best.

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlkd.report.names import letters, short_names
 from mlkd.report.results import Results
 from mlkd.report.tables import SIGNIFICANT, Cell, Table, build_tables
-from mlkd.runtime.run_folder import write_text
+from mlkd.runtime.atomic_files import write_text
 
 CSV_HEADER = [
     "task", "protocol", "data_sha256", "language", "metric",

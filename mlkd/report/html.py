@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from mlkd import __version__
-from mlkd.report.colours import language_style, system_colour, system_style
 from mlkd.report.comparison import STUDENT, cost_plots, differences, histograms, system_rows
 from mlkd.report.markup import heat_map, to_html
 from mlkd.report.names import short_names
 from mlkd.report.parts import RunParts, read_parts
-from mlkd.report.plots import evaluation_curves, loss_curves
-from mlkd.report.projection import draw_marker, draw_points
+from mlkd.report.plots.colours import language_style, system_colour, system_style
+from mlkd.report.plots.curves import evaluation_curves, loss_curves
+from mlkd.report.plots.projection import draw_marker, draw_points
+from mlkd.report.plots.scores import score_plot
 from mlkd.report.results import Results
-from mlkd.report.score_plots import score_plot
 from mlkd.report.tables import UNITS, Table, build_tables
-from mlkd.runtime.run_folder import write_text
+from mlkd.runtime.atomic_files import write_text
 
 NUM_HEADLINES = 3
 MAX_TITLE = 60

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlkd.report.tables import SIGNIFICANT, Cell, Row, Table, format_value
-from mlkd.tasks.significance import Comparison
+from mlkd.tasks.scoring.bootstrap import Comparison
 
 # So many languages stand beside one another on a desktop screen.
 HEAT_COLUMNS = 28

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlkd.errors import MlkdError, Problem
 from mlkd.report.results import Results, ScoreKey, score_key
-from mlkd.tasks.significance import Comparison, compare_systems
+from mlkd.tasks.scoring.bootstrap import Comparison, compare_systems
 
 _SETTINGS = ("sha256", "pooling", "layer", "prompt", "max_length")
 _SHOWN = 5

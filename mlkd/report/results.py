@@ -10,10 +10,10 @@ from typing import Any
 
 from mlkd import __version__
 from mlkd.errors import fail
-from mlkd.runtime.run_folder import write_json
-from mlkd.tasks.base import Score, TaskResult
-from mlkd.tasks.significance import Comparison
-from mlkd.tasks.stored_samples import read_samples, write_samples
+from mlkd.runtime.atomic_files import write_json
+from mlkd.tasks.scoring.bootstrap import Comparison
+from mlkd.tasks.scoring.item_scores_file import read_samples, write_samples
+from mlkd.tasks.scoring.scores import Score, TaskResult
 
 FORMAT = 2  # 1 has no comparisons
 SAMPLES_FILE = "samples.safetensors"

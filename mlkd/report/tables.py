@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlkd.report.results import Results, ScoreKey
-from mlkd.tasks.significance import Comparison
+from mlkd.runtime.hashing import HASH_DIGITS
+from mlkd.tasks.scoring.bootstrap import Comparison
 
 UNDEFINED = "undefined"
 NOT_SCORED = "-"
 MEAN = "mean"
 SIGNIFICANT = 0.05
-HASH_DIGITS = 12
 # How the field prints each metric, and to how many decimals.
 UNITS = {
     "accuracy": ("%", 1),

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TextIO
 
 from mlkd.report.names import letters, short_names
-from mlkd.report.tables import HASH_DIGITS, SIGNIFICANT, Cell, Table
+from mlkd.report.tables import SIGNIFICANT, Cell, Table
+from mlkd.runtime.hashing import HASH_DIGITS
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

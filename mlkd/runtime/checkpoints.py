@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mlkd import __version__
 from mlkd.errors import MlkdError, fail
-from mlkd.runtime.run_folder import sync_folder, write_json, write_text
+from mlkd.runtime.atomic_files import sync_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -14,8 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from mlkd.errors import fail
+from mlkd.runtime.atomic_files import write_json, write_text
 from mlkd.runtime.environment import describe_environment
-from mlkd.runtime.run_lock import hold_lock, is_held, not_writable, read_lock
+from mlkd.runtime.lock import hold_lock, is_held, not_writable, read_lock
 
 log = logging.getLogger(__name__)
 
@@ -179,33 +178,3 @@ def find_unfinished(parent: Path, fingerprint: str, *, or_finished: bool = False
             continue
         found.append((status_file.stat().st_mtime_ns, run.path.name, run.path))
     return max(found)[2] if found else None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by a file with this UTF-8 text: a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replace `path` by this JSON, as `write_text` does."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

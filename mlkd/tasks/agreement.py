@@ -8,12 +8,14 @@ from typing import Any
 
 from mlkd.errors import Problem, fail
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import TaskResult, hash_rows, load_each, sample_scores, with_means
-from mlkd.tasks.samples import CorrelationSample, Sample
+from mlkd.tasks.base import hash_rows, load_each
+from mlkd.tasks.distinct_texts import TextVectors
+from mlkd.tasks.scoring.item_scores import CorrelationSample, Sample
+from mlkd.tasks.scoring.language_means import with_means
+from mlkd.tasks.scoring.scores import TaskResult, sample_scores
 from mlkd.tasks.sources import Origin
-from mlkd.tasks.sts import StsTask, similarities
-from mlkd.tasks.sts_reading import StsSet
-from mlkd.tasks.vectors import TextVectors
+from mlkd.tasks.sts.reading import StsSet
+from mlkd.tasks.sts.task import StsTask, similarities
 
 _ENGLISH_PAIR = "en-en"
 

@@ -4,73 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from mlkd.errors import MlkdError, Problem
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.samples import MeanOfSamples, Sample
+from mlkd.tasks.scoring.scores import TaskResult
 
 Loaded = TypeVar("Loaded")
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One number as the field prints it (percent, or 100 x Spearman).
-
-    Args:
-        language: `de`, `en-de` or `mean`.
-        metric: `accuracy`, `spearman`, `f1`, ...; with its language and task the key `task/language/metric`.
-        value: on the metric's printed scale; None where undefined (a correlation of constant scores).
-        count: items behind the number (sentence pairs, gold pairs).
-    """
-
-    language: str
-    metric: str
-    value: float | None
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    """All scores of one task for one encoder, with what makes them comparable.
-
-    Args:
-        task: the task's name, first part of every metric key.
-        protocol: the named protocol and its parameters, e.g. `laser` or `fitted, k=4, ratio, max`.
-        main: the metric whose language `mean` is the task's single number.
-        higher_is_better: direction of `main`.
-        data_sha256: hash of every text and gold label that was scored.
-        scores: in display order; includes language `mean` for `main`.
-        details: anything a report draws (similarity histograms, thresholds); JSON-able.
-        samples: by `language/metric`, what the score was computed from; not written.
-        tables: rows that an evaluation writes as `<task>.<key>.tsv` beside its results (mined pairs); not in its JSON.
-    """
-
-    task: str
-    protocol: str
-    main: str
-    higher_is_better: bool
-    data_sha256: str
-    scores: list[Score]
-    details: dict[str, Any] = field(default_factory=dict)
-    samples: dict[str, Sample] = field(default_factory=dict, repr=False, compare=False)
-    tables: dict[str, list[tuple[str, ...]]] = field(default_factory=dict, repr=False, compare=False)
-
-    def as_metrics(self) -> dict[str, float]:
-        """`{"tatoeba/de/accuracy": 63.1, ...}`, undefined scores left out."""
-        return {f"{self.task}/{s.language}/{s.metric}": s.value for s in self.scores if s.value is not None}
-
-    def as_json(self) -> dict[str, Any]:
-        """Every field that is written."""
-        written = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("samples", "tables")}
-        return written | {"scores": [asdict(score) for score in self.scores]}
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> TaskResult:
-        """What `as_json` gave, without samples and tables."""
-        return cls(**{**entry, "scores": [Score(**score) for score in entry["scores"]]})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -157,25 +99,3 @@ def hash_rows(rows: Iterable[Sequence[str]]) -> str:
             digest.update(encoded)
         digest.update(b"\n")
     return digest.hexdigest()
-
-
-def mean_score(scores: Sequence[Score], metric: str) -> Score:
-    """The mean of `metric` over its languages; undefined where one of them is, since a mean of fewer is another."""
-    values = [score.value for score in scores if score.metric == metric]
-    defined = [value for value in values if value is not None]
-    value = sum(defined) / len(defined) if defined and len(defined) == len(values) else None
-    return Score("mean", metric, value, sum(score.count for score in scores if score.metric == metric))
-
-
-def sample_scores(samples: Mapping[str, Sample]) -> list[Score]:
-    """One score for each sample under its key `language/metric`, in their order."""
-    found = [(key.split("/", 1), sample) for key, sample in samples.items()]
-    return [Score(language, metric, sample.value(), sample.count) for (language, metric), sample in found]
-
-
-def with_means(samples: Mapping[str, Sample]) -> dict[str, Sample]:
-    """`samples` by `language/metric`, followed by `mean/<metric>` of each metric."""
-    parts: dict[str, list[Sample]] = {}
-    for key, sample in samples.items():
-        parts.setdefault(key.split("/", 1)[1], []).append(sample)
-    return {**samples, **{f"mean/{metric}": MeanOfSamples(found) for metric, found in parts.items()}}

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from mlkd.data.reading import read_lines
+from mlkd.data.formats.tsv import read_lines
 from mlkd.errors import Problem, fail
 from mlkd.models.encoder import Encoder
 from mlkd.runtime.environment import cpu_model
-from mlkd.tasks.base import Score, Task, TaskResult, hash_rows
+from mlkd.tasks.base import Task, hash_rows
+from mlkd.tasks.scoring.scores import Score, TaskResult
 from mlkd.tasks.sources import check_embedded, language_problems
 
 _MIB = 2**20
@@ -203,7 +204,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _embedded(language: str) -> list[str]:
-    from mlkd.data.embedded import LANGUAGES, everyday
+    from mlkd.demo_data import LANGUAGES, everyday
 
     check_embedded(language, ("en", *LANGUAGES))
     if language == "en":

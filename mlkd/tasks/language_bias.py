@@ -16,12 +16,13 @@ from torch import Tensor
 
 from mlkd.errors import fail
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, TaskResult, hash_rows, sample_scores
+from mlkd.tasks.base import hash_rows
+from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import ParallelSet, ParallelTask
-from mlkd.tasks.samples import CorrelationSample, MeanOfSamples, MeanSample, Sample
-from mlkd.tasks.sts import StsTask, similarities
-from mlkd.tasks.sts_reading import StsSet, hash_graded
-from mlkd.tasks.vectors import TextVectors
+from mlkd.tasks.scoring.item_scores import CorrelationSample, MeanOfSamples, MeanSample, Sample
+from mlkd.tasks.scoring.scores import Score, TaskResult, sample_scores
+from mlkd.tasks.sts.reading import StsSet, hash_graded
+from mlkd.tasks.sts.task import StsTask, similarities
 
 _BLOCK_BYTES = 2**26
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from mlkd.errors import fail
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import Score, TaskResult, mean_score, with_means
+from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
-from mlkd.tasks.samples import MeanSample
-from mlkd.tasks.vectors import TextVectors
+from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.language_means import mean_score, with_means
+from mlkd.tasks.scoring.scores import Score, TaskResult
 
 
 @dataclass(kw_only=True, slots=True)

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mlkd.data.reading import read_lines
+from mlkd.data.formats.tsv import read_lines
+from mlkd.data.hub import clean_texts, read_hub_rows
 from mlkd.errors import Problem, fail
-from mlkd.mining.neighbours import NeighbourSearch
+from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
-from mlkd.tasks.hub import clean_texts, read_hub_rows
-from mlkd.tasks.language_codes import three_letters
+from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.sources import (
     Origin,
     SourcedTask,
@@ -27,7 +27,7 @@ from mlkd.tasks.sources import (
     language_problems,
     read_columns,
 )
-from mlkd.tasks.vectors import TextVectors
+from mlkd.tasks.tatoeba_languages import three_letters
 
 _ENGLISH = "en"
 
@@ -85,7 +85,7 @@ class ParallelTask(SourcedTask):
 
     def _load_language(self, language: str) -> ParallelSet:
         if self.origin is Origin.embedded:
-            from mlkd.data.embedded import LANGUAGES, everyday
+            from mlkd.demo_data import LANGUAGES, everyday
 
             check_embedded(language, LANGUAGES)
             english, foreign = map(list, zip(*everyday(language), strict=True))

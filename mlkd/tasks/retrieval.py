@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkd.errors import Problem
-from mlkd.mining.neighbours import NeighbourSearch
+from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import TaskResult, sample_scores, with_means
-from mlkd.tasks.mapped_vectors import DistinctTexts, Storage, encode_to_file, nearest_of_both
+from mlkd.tasks.memory_mapped import DistinctTexts, Storage, encode_to_file, nearest_of_both
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
-from mlkd.tasks.samples import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.language_means import with_means
+from mlkd.tasks.scoring.scores import TaskResult, sample_scores
 
 
 class Hit(enum.Enum):

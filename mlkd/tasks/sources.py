@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlkd.data.formats.tsv import Header, raise_first, read_lines, read_tsv
 from mlkd.data.languages import check_language
-from mlkd.data.reading import Header, raise_first, read_lines, read_tsv
 from mlkd.errors import Problem, did_you_mean, fail
 from mlkd.tasks.base import Task
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import TaskResult, sample_scores, with_means
-from mlkd.tasks.language_codes import expand_sets
+from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import NearestTask, ParallelSet, hash_sets, hits, nearest_both_ways
-from mlkd.tasks.samples import MeanSample, Sample
-from mlkd.tasks.vectors import TextVectors
+from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.language_means import with_means
+from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.tatoeba_languages import expand_sets
 
 
 class TatoebaProtocol(enum.Enum):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import TaskResult, sample_scores, with_means
 from mlkd.tasks.parallel import NearestTask, ParallelSet, hash_sets, hits, nearest_both_ways
-from mlkd.tasks.samples import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.language_means import with_means
+from mlkd.tasks.scoring.scores import TaskResult, sample_scores
 
 
 @dataclass(kw_only=True, slots=True)

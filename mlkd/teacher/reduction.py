@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mlkd.data.training import TrainingPairs
+from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import MlkdError, Problem
-from mlkd.losses.ranking import AmsRanking
-from mlkd.losses.vectors import PairVectors
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.models.encoder import Encoder
-from mlkd.teacher.store import Positions, VectorStore, text_keys, unit_norm
+from mlkd.teacher.vector_store import Positions, VectorStore, text_keys, unit_norm
 
 log = logging.getLogger("mlkd")
 BLOCK = 65_536  # vectors in memory at a time

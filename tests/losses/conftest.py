@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from mlkd.losses.vectors import PairVectors
+from mlkd.losses.pair_vectors import PairVectors
 
 
 def random_vectors(

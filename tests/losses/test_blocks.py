@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from mlkd.losses import matrices, negatives
+from mlkd.losses import similarity_matrices as matrices
 from mlkd.losses.feature import FeatureTarget, FeatureTerm
-from mlkd.losses.matrices import in_row_blocks
 from mlkd.losses.mix import LossMix, gradient_shares
-from mlkd.losses.negatives import Against
-from mlkd.losses.ranking import AmsRanking, InfoNceRanking, TripletMeasure, TripletRanking
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.ranking import base as negatives
+from mlkd.losses.ranking.additive_margin import AmsRanking
+from mlkd.losses.ranking.base import Against
+from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
-from mlkd.losses.vectors import PairVectors
+from mlkd.losses.similarity_matrices import in_row_blocks
 
 RANKINGS = [
     AmsRanking(scale=3.0),

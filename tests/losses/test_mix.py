@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from mlkd.errors import MlkdError
-from mlkd.losses.auxiliary import MaskedLanguageTerm
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
+from mlkd.losses.masked_lm import MaskedLanguageTerm
 from mlkd.losses.mix import LossMix, LossValues, gradient_shares
-from mlkd.losses.negatives import Against, NegativePool, RankingTerm
-from mlkd.losses.ranking import AmsRanking, InfoNceRanking
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.ranking.additive_margin import AmsRanking
+from mlkd.losses.ranking.base import Against, NegativePool, RankingTerm
+from mlkd.losses.ranking.info_nce import InfoNceRanking
 from mlkd.losses.similarity import SimilarityTerm
-from mlkd.losses.vectors import PairVectors
 
 MakeVectors = Callable[..., PairVectors]
 LEALLA_FEATURE = FeatureTerm(distance=FeatureDistance.squared_l2, target=FeatureTarget.own, projection=Projection.dense)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from mlkd.errors import MlkdError
-from mlkd.losses.negatives import Against, RankingTerm
-from mlkd.losses.ranking import AmsRanking, InfoNceRanking, TripletMeasure, TripletRanking
-from mlkd.losses.vectors import NOBODY, PairVectors
+from mlkd.losses.pair_vectors import NOBODY, PairVectors
+from mlkd.losses.ranking.additive_margin import AmsRanking
+from mlkd.losses.ranking.base import Against, RankingTerm
+from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 
 MakeVectors = Callable[..., PairVectors]
 Measure = Callable[[list[float], list[float]], float]

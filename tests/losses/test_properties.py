@@ -13,10 +13,12 @@ from torch import Tensor
 
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
 from mlkd.losses.mix import LossMix
-from mlkd.losses.negatives import Against
-from mlkd.losses.ranking import AmsRanking, InfoNceRanking, TripletMeasure, TripletRanking
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.ranking.additive_margin import AmsRanking
+from mlkd.losses.ranking.base import Against
+from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
-from mlkd.losses.vectors import PairVectors
 
 MIXES = {
     "mse": LossMix(),

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from mlkd.errors import MlkdError
 from mlkd.losses.feature import FeatureDistance, FeatureSides, FeatureTarget, FeatureTerm
-from mlkd.losses.negatives import Against
-from mlkd.losses.ranking import AmsRanking, InfoNceRanking
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.ranking.additive_margin import AmsRanking
+from mlkd.losses.ranking.base import Against
+from mlkd.losses.ranking.info_nce import InfoNceRanking
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
-from mlkd.losses.vectors import PairVectors
 
 Rows = list[list[float]]
 MakeVectors = Callable[..., PairVectors]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mlkd.data.training import TrainingPairs
-from mlkd.models.students import StudentCorpus
+from mlkd.data.training_pairs import TrainingPairs
+from mlkd.models.students.base import StudentCorpus
 
 
 @pytest.fixture(scope="session")

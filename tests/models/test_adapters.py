@@ -13,11 +13,12 @@ import torch
 
 from mlkd.errors import MlkdError
 from mlkd.models.adapters import Adapters, has_adapter, merged_state
-from mlkd.models.folder import load_encoder, save_encoder
-from mlkd.models.rows import RowEmbedding
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.students import PretrainedStudent, StudentCorpus
-from mlkd.models.trimming import Trimming
+from mlkd.models.serialization import load_encoder, save_encoder
+from mlkd.models.sparse_embedding import RowEmbedding
+from mlkd.models.students.base import StudentCorpus
+from mlkd.models.students.pretrained import PretrainedStudent
+from mlkd.models.students.trimming import Trimming
 
 
 def build(model: Path, corpus: StudentCorpus, *, seed: int = 1, dense_dim: int | None = None, **fields: Any) -> Any:

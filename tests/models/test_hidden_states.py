@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mlkd.errors import MlkdError
-from mlkd.models.folder import load_encoder, save_encoder
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.models.serialization import load_encoder, save_encoder
 
 MakeEncoder = Callable[..., SentenceEncoder]
 

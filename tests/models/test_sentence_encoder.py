@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlkd.errors import MlkdError
 from mlkd.models.encoder import Encoder
-from mlkd.models.passes import length_chunks, pad
+from mlkd.models.packing import length_chunks, pad
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlkd.models.folder import load_transformer
+from mlkd.models.serialization import load_transformer
 from mlkd.models.tokenization import tokenize_texts
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mlkd.report.html import write_report
-from mlkd.report.projection import project, write_projection
+from mlkd.report.plots.projection import project, write_projection
 from mlkd.report.results import Results, write_results
-from mlkd.tasks.base import Score, TaskResult
-from mlkd.tasks.significance import Comparison
+from mlkd.tasks.scoring.bootstrap import Comparison
+from mlkd.tasks.scoring.scores import Score, TaskResult
 
 EVIL = "<script>alert('x')</script> & \"more\""
 SYSTEMS = ["student", "untrained", "teacher"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlkd.report.exports import CSV_HEADER, to_csv, to_latex, to_markdown, write_tables
 from mlkd.report.results import Results
 from mlkd.report.tables import build_tables
-from mlkd.tasks.base import Score, TaskResult
+from mlkd.tasks.scoring.scores import Score, TaskResult
 
 MARKDOWN = """\
 ### tatoeba accuracy (%), higher is better

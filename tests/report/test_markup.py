@@ -10,7 +10,7 @@ from mlkd.report.markup import HEAT_COLUMNS, differences_html, format_p, heat_ma
 from mlkd.report.names import short_names
 from mlkd.report.results import Results
 from mlkd.report.tables import Table, build_tables
-from mlkd.tasks.base import Score, TaskResult
+from mlkd.tasks.scoring.scores import Score, TaskResult
 from tests.report.conftest import compared
 
 NAMES = {"student": "student", "untrained": "untrained", "teacher": "teacher"}

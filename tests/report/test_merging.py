@@ -12,9 +12,10 @@ import pytest
 from mlkd.errors import MlkdError
 from mlkd.report.merging import Merged, merge_results
 from mlkd.report.results import Results
-from mlkd.tasks.base import TaskResult, sample_scores, with_means
-from mlkd.tasks.samples import MeanSample
-from mlkd.tasks.significance import compare_systems
+from mlkd.tasks.scoring.bootstrap import compare_systems
+from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.language_means import with_means
+from mlkd.tasks.scoring.scores import TaskResult, sample_scores
 
 A, B = Path("runs/a/results.json"), Path("runs/b/results.json")
 

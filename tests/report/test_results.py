@@ -10,8 +10,8 @@ import pytest
 
 from mlkd.errors import MlkdError
 from mlkd.report.results import Results, read_results, write_results
-from mlkd.tasks.samples import MeanSample
-from mlkd.tasks.significance import Comparison
+from mlkd.tasks.scoring.bootstrap import Comparison
+from mlkd.tasks.scoring.item_scores import MeanSample
 
 
 def test_round_trip_keeps_everything(tmp_path: Path, results: Results) -> None:

@@ -16,17 +16,10 @@ import torch
 
 import mlkd
 from mlkd.errors import MlkdError
-from mlkd.runtime import run_lock
+from mlkd.runtime import lock as run_lock
+from mlkd.runtime.atomic_files import write_json, write_text
 from mlkd.runtime.environment import describe_environment
-from mlkd.runtime.run_folder import (
-    RunFolder,
-    RunState,
-    Status,
-    find_unfinished,
-    new_run_path,
-    write_json,
-    write_text,
-)
+from mlkd.runtime.run_folder import RunFolder, RunState, Status, find_unfinished, new_run_path
 
 HOLDER = """
 import sys, time

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
-from mlkd.mining.margins import Margin
-from mlkd.mining.retrieval import Retrieval, fit_threshold
-from mlkd.tasks.bucc import BuccSet, BuccTask
-from mlkd.tasks.bucc_protocols import BuccProtocol, MiningSide, MiningSplit, Ranking
-from mlkd.tasks.bucc_results import f1_samples, kept_by_rank, kept_from
+from mlkd.knn.margins import Margin
+from mlkd.knn.retrieval import Retrieval
+from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSide, MiningSplit, Ranking
+from mlkd.tasks.bucc.results import f1_samples, kept_by_rank, kept_from
+from mlkd.tasks.bucc.task import BuccSet, BuccTask
+from mlkd.tasks.bucc.threshold import fit_threshold
 
 Write = Callable[..., str]
 

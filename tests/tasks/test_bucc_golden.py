@@ -16,17 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlkd.data.reading import read_lines
-from mlkd.mining.margins import Margin
-from mlkd.mining.neighbours import Neighbours, NeighbourSearch
-from mlkd.mining.retrieval import Retrieval, apply_threshold, fit_threshold
-from mlkd.tasks.bucc_protocols import (
-    BuccProtocol,
-    MiningSettings,
-    MiningSide,
-    MiningSplit,
-    rank_pairs,
-)
+from mlkd.data.formats.tsv import read_lines
+from mlkd.knn.margins import Margin
+from mlkd.knn.neighbours import Neighbours, NeighbourSearch
+from mlkd.knn.retrieval import Retrieval
+from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, rank_pairs
+from mlkd.tasks.bucc.threshold import apply_threshold, fit_threshold
 
 _FOLDER = os.environ.get("MLKD_BUCC_SAMPLE", "")
 _DIMENSIONS = 1024

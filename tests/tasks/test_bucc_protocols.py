@@ -15,10 +15,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mlkd.mining.margins import Margin
-from mlkd.mining.neighbours import NeighbourSearch
-from mlkd.mining.retrieval import Retrieval, apply_threshold, fit_threshold
-from mlkd.tasks.bucc_protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, rank_pairs
+from mlkd.knn.margins import Margin
+from mlkd.knn.neighbours import NeighbourSearch
+from mlkd.knn.retrieval import Retrieval
+from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, rank_pairs
+from mlkd.tasks.bucc.threshold import apply_threshold, fit_threshold
 
 Vector = tuple[int, ...]
 NUM_COMPONENTS = 16

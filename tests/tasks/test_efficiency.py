@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from mlkd.errors import MlkdError
-from mlkd.evaluations import Evaluations
-from mlkd.models.folder import load_encoder
+from mlkd.evaluation.evaluator import Evaluations
+from mlkd.models.serialization import load_encoder
 from mlkd.tasks import efficiency
 from mlkd.tasks.efficiency import EfficiencyTask, peak_bytes, sizes
 

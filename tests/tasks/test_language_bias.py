@@ -17,8 +17,8 @@ from mlkd.errors import MlkdError
 from mlkd.tasks import language_bias
 from mlkd.tasks.language_bias import AlignedRows, JointStsTask, MixedPoolTask, align, mixed_hits
 from mlkd.tasks.parallel import ParallelSet
-from mlkd.tasks.sts import StsTask
-from mlkd.tasks.sts_reading import StsSet
+from mlkd.tasks.sts.reading import StsSet
+from mlkd.tasks.sts.task import StsTask
 
 Write = Callable[..., str]
 LANGUAGES = ("en", "de", "zh")

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
-from mlkd.tasks.language_codes import LANGUAGE_SETS, three_letters
 from mlkd.tasks.mse import MseTask, explained, squared_errors
 from mlkd.tasks.parallel import EnglishReader, NearestTask, ParallelSet
 from mlkd.tasks.tatoeba import TatoebaProtocol, TatoebaTask, row_f1
+from mlkd.tasks.tatoeba_languages import LANGUAGE_SETS, three_letters
 from mlkd.tasks.translation import TranslationTask
-from mlkd.tasks.xsim import XsimData, XsimTask
+from mlkd.tasks.xsim.task import XsimData, XsimTask
 
 Write = Callable[..., str]
 

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
-from mlkd.mining.neighbours import NeighbourSearch
-from mlkd.tasks import mapped_vectors
-from mlkd.tasks.mapped_vectors import DistinctTexts, Storage, encode_to_file, nearest_of_both
+from mlkd.knn.neighbours import NeighbourSearch
+from mlkd.tasks import memory_mapped as mapped_vectors
+from mlkd.tasks.memory_mapped import DistinctTexts, Storage, encode_to_file, nearest_of_both
 from mlkd.tasks.parallel import ParallelSet
 from mlkd.tasks.retrieval import Hit, RetrievalTask
 from mlkd.tasks.tatoeba import TatoebaTask

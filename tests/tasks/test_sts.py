@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
-from mlkd.tasks.sts import StsTask, similarities
-from mlkd.tasks.sts_reading import StsSet
+from mlkd.tasks.sts.reading import StsSet
+from mlkd.tasks.sts.task import StsTask, similarities
 
 Write = Callable[..., str]
 HEADER = ["score", "en1", "en2", "de1", "de2"]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mlkd.errors import MlkdError
-from mlkd.tasks import xnli_classifier
-from mlkd.tasks.xnli import LABELS, NliData, NliSet, XnliTask
-from mlkd.tasks.xnli_classifier import feature_blocks, fit_classifier
+from mlkd.tasks.xnli import classifier as xnli_classifier
+from mlkd.tasks.xnli.classifier import feature_blocks, fit_classifier
+from mlkd.tasks.xnli.task import LABELS, NliData, NliSet, XnliTask
 
 Write = Callable[..., str]
 HEADER = ["label", "premise", "hypothesis"]

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
-from mlkd.mining.margins import Margin
-from mlkd.mining.neighbours import NeighbourSearch
+from mlkd.knn.margins import Margin
+from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.tasks.parallel import ParallelSet
-from mlkd.tasks.xsim import XsimData, XsimTask
-from mlkd.tasks.xsim_reading import Augmented, read_augmented
+from mlkd.tasks.xsim.reading import Augmented, read_augmented
+from mlkd.tasks.xsim.task import XsimData, XsimTask
 
 Write = Callable[..., str]
 

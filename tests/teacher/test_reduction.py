@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlkd.data.training import TrainingPairs
+from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import MlkdError
-from mlkd.losses.matrices import cosine_matrix
+from mlkd.losses.similarity_matrices import cosine_matrix
 from mlkd.teacher.reduction import ReducedTeacher, ReductionMethod, Taught, TeacherReduction, principal_directions
-from mlkd.teacher.store import VectorStore
+from mlkd.teacher.vector_store import VectorStore
 
 PCA = TeacherReduction(method=ReductionMethod.pca)
 NUM_SOURCES = 40

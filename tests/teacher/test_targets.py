@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from mlkd.errors import MlkdError
-from mlkd.models.folder import save_encoder
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.models.serialization import save_encoder
 from mlkd.runtime.devices import Hardware, Precision
 from mlkd.teacher import targets as module
-from mlkd.teacher.store import unit_norm
-from mlkd.teacher.targets import LazyTeacher, Teacher, TeacherTargets
+from mlkd.teacher.encoder import LazyTeacher, Teacher
+from mlkd.teacher.targets import TeacherTargets
+from mlkd.teacher.vector_store import unit_norm
 
 
 class CountingTeacher:

@@ -1,1 +1,0 @@
-"""Mining of a user's own two files: sentences, blocks of vectors and neighbours on disk, and the pairs found."""

@@ -1,0 +1,1 @@
+"""The console scripts: commands, help and exit codes."""

@@ -1,0 +1,1 @@
+"""Configuration: schemas, composition by Hydra, and every check that needs no file."""

@@ -1,0 +1,35 @@
+"""How hyper-parameters are searched: how many jobs, how many of them at random, and the seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlkd.errors import MlkdError, Problem
+
+
+@dataclass(kw_only=True, slots=True)
+class Search:
+    """How a sweep over an interval is searched.
+
+    Args:
+        trials: jobs; more of them continue the search that is there.
+        startup_trials: of them, drawn at random before the scores decide.
+        seed: of what is drawn.
+
+    Source:
+        Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (TPE), as in Optuna.
+    """
+
+    trials: int = 20
+    startup_trials: int = 8
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        least = {"trials": 1, "startup_trials": 1, "seed": 0}
+        problems = [
+            Problem("E204", f"must be >= {low} (got {getattr(self, name)})", name)
+            for name, low in least.items()
+            if getattr(self, name) < low
+        ]
+        if problems:
+            raise MlkdError(problems)

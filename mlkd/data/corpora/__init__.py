@@ -1,0 +1,1 @@
+"""Parallel corpora: where pairs come from."""

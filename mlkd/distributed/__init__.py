@@ -1,0 +1,1 @@
+"""Several processes that train one student: launcher, process group, gradient sync, random state."""

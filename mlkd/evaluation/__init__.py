@@ -1,0 +1,1 @@
+"""Evaluations: loaded tasks over one encoder after another, and earlier results side by side."""

@@ -1,0 +1,241 @@
+"""One evaluation: checkpoints and tasks in, scores out; or earlier results side by side; or texts to be encoded."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from mlkd import __version__
+from mlkd.config.composition import as_flat_dict
+from mlkd.config.evaluate_schema import EvaluateConfig
+from mlkd.errors import MlkdError, fail
+from mlkd.evaluation.compare import compare
+from mlkd.evaluation.evaluator import Evaluations
+from mlkd.models.precomputed import TEXTS_FILE, PrecomputedEncoder, export_texts
+from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.models.size import describe_size
+from mlkd.models.spec import EncoderChoice
+from mlkd.report.exports import write_tables
+from mlkd.report.html import write_report
+from mlkd.report.results import Results, write_results
+from mlkd.report.terminal import print_tables
+from mlkd.runtime.atomic_files import write_text
+from mlkd.runtime.devices import autocast_type, place
+from mlkd.runtime.hashing import HASH_DIGITS
+from mlkd.runtime.lock import is_held
+from mlkd.runtime.run_folder import RunFolder, RunState, new_run_path
+from mlkd.tasks.base import collect_problems
+from mlkd.tasks.scoring.bootstrap import compare_systems
+from mlkd.tasks.scoring.scores import TaskResult
+
+
+def evaluate(config: EvaluateConfig) -> Results | None:
+    """Do what `config` asks for; writes the results with their report and prints the tables.
+
+    Returns:
+        What was scored or compared; None where texts were exported.
+
+    Raises:
+        MlkdError: E3xx for data, E4xx for models, all of them before the first text is encoded.
+    """
+    if config.export_texts:
+        export(config)
+        return None
+    if config.compare:
+        results, folder = compare(config), output_folder(config)
+    else:
+        results, folder = score(config)
+    write(results, folder)
+    return results
+
+
+@dataclass(slots=True)
+class Ongoing:
+    """An evaluation while it scores: each finished task is in results.json at once, and has a line on stderr.
+
+    Args:
+        config: of the evaluation.
+        results: of the tasks that are finished; the last system is the one being scored.
+        folder: of results.json, made for the first task that finishes, so that a failure before leaves none.
+    """
+
+    config: EvaluateConfig
+    results: Results = field(default_factory=lambda: Results(systems=[], results={}))
+    folder: Path | None = None
+
+    def begin(self, choice: EncoderChoice, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
+        """The next system."""
+        self.results.systems.append(choice.label)
+        self.results.results[choice.label] = []
+        described = choice.describe() | describe_encoder(encoder) | {"mlkd": __version__}
+        self.results.describe[choice.label] = described
+
+    def finish(self, result: TaskResult, seconds: float) -> None:
+        """One task of the system."""
+        system = self.results.systems[-1]
+        self.results.results[system].append(result)
+        if self.folder is None:
+            self.folder = output_folder(self.config)
+            RunFolder(self.folder).write_environment(str(self.config.hardware.resolve()))
+            tell(f"what is finished: {self.folder / 'results.json'}")
+        write_results(self.folder / "results.json", self.results)
+        position = f"{len(self.results.systems)}/{len(self.config.encoders)}"
+        tell(f"{position} {system}: {result.task} {seconds:.1f} s")
+
+
+def tell(line: str) -> None:
+    """What happens meanwhile goes to stderr: stdout is for the tables."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def score(config: EvaluateConfig) -> tuple[Results, Path]:
+    """Score every checkpoint on every task; the results, and the folder that they are kept in."""
+    device = config.hardware.resolve()
+    evaluations = check(config)
+    teacher = load(config, config.teacher, device) if config.teacher else None
+    if teacher is None and evaluations.need_teacher:
+        missing = ", ".join(task.name for task, _ in evaluations.loaded if task.needs_teacher)
+        example = f"teacher_model={teacher_of_run(config.encoders) or 'sentence-transformers/LaBSE'}"
+        raise fail("E205", f"is required by {missing}. Example: {example}", where="teacher_model")
+    if config.teacher and evaluations.need_teacher:
+        evaluations = replace(evaluations, teacher=config.teacher.describe()["sha256"][:HASH_DIGITS])
+    for line in unfinished_runs(config.encoders):
+        tell(line)
+    ongoing = Ongoing(config)
+    for choice in config.encoders:
+        encoder = load(config, choice, device)
+        ongoing.begin(choice, encoder)
+        evaluations.score(encoder, teacher, num_resamples=config.num_resamples, progress=ongoing.finish)
+    results = ongoing.results
+    results.comparisons = compare_systems(results.results, config.num_resamples)
+    return results, ongoing.folder or output_folder(config)
+
+
+def teacher_of_run(choices: Sequence[EncoderChoice]) -> str:
+    """The teacher of the first run folder among them; empty where there is none."""
+    for choice in choices:
+        run = RunFolder(Path(choice.path))
+        if choice.path and run.config.is_file():
+            found = as_flat_dict(run.config.read_text(encoding="utf-8")).get("teacher.model")
+            return str(found or "")
+    return ""
+
+
+def unfinished_runs(choices: Sequence[EncoderChoice]) -> Iterator[str]:
+    """A line for each that is the folder of a run whose student may not be its last."""
+    for choice in choices:
+        run = RunFolder(Path(choice.path).expanduser())
+        status = run.read_status() if choice.path and run.student.is_dir() else None
+        if status is None or status.state is RunState.finished:
+            continue
+        states = {
+            RunState.running: "is still running" if is_held(run.lock_file) else "was killed",
+            RunState.interrupted: f"was interrupted at step {status.step:,}",
+            RunState.failed: f"failed ({status.error})",
+        }
+        yield f"warning: {choice.path} is not finished: it {states[status.state]}; its best student so far is scored"
+
+
+def describe_encoder(encoder: SentenceEncoder | PrecomputedEncoder) -> dict[str, int]:
+    """How large it is, as far as that is known."""
+    return describe_size(encoder) if isinstance(encoder, SentenceEncoder) else {"dimension": encoder.dimension}
+
+
+def export(config: EvaluateConfig) -> None:
+    """Write every text of the tasks to a file, for vectors that are computed elsewhere."""
+    texts = Evaluations.load(config.task.values()).encoded_texts()
+    folder = Path(config.export_texts).expanduser()
+    count = export_texts(folder, texts)
+    print(f"{count:,} texts: {folder / TEXTS_FILE}")
+    print(f"next: write {folder}/<name>.npy, float32 (N, D), row n the vector of line n; then checkpoint={folder}")
+
+
+def check(config: EvaluateConfig) -> Evaluations:
+    """Locate all models and read all data; every problem at once."""
+    errors: list[MlkdError] = []
+    encoders = [*config.encoders, *([config.teacher] if config.teacher else [])]
+    for choice in encoders:
+        try:
+            choice.locate()
+        except MlkdError as error:
+            errors.append(error)
+    evaluations = Evaluations([])
+    try:
+        evaluations = Evaluations.load(config.task.values())
+    except MlkdError as error:
+        errors.append(error)
+    collect_problems(errors)
+    check_vectors([choice for choice in encoders if choice.vectors], evaluations)
+    return evaluations
+
+
+def check_vectors(choices: Sequence[EncoderChoice], evaluations: Evaluations) -> None:
+    """Every text of the tasks must be among those that vectors were computed for."""
+    errors = []
+    for choice in choices:
+        try:
+            encoder = PrecomputedEncoder.open(choice.locate())
+            encoder.check(evaluations.encoded_texts())
+        except MlkdError as error:
+            errors.append(error)
+    collect_problems(errors)
+
+
+def load(config: EvaluateConfig, choice: EncoderChoice, device: torch.device) -> SentenceEncoder | PrecomputedEncoder:
+    """One encoder, on `device` where it computes."""
+    encoder = choice.load(trust_remote_code=config.trust_remote_code)
+    if isinstance(encoder, PrecomputedEncoder):
+        return encoder
+    encoder.precision = autocast_type(config.hardware.precision, device)
+    encoder.encode_tokens = config.hardware.forward_tokens(device)
+    place(encoder.body, device, encoder.precision)
+    return encoder.to(device)
+
+
+def output_folder(config: EvaluateConfig) -> Path:
+    """Where results go: as configured, into the run folder of a single checkpoint, or beside other evaluations."""
+    if config.output_dir:
+        folder = RunFolder(Path(config.output_dir))
+        folder.create()
+        return folder.path
+    parent = Path("outputs/evaluations")
+    if len(config.encoders) == 1:
+        run = Path(config.encoders[0].path)
+        parent = run / "evaluations" if (run / "student").is_dir() else parent
+    return new_run_path(parent, datetime.now())
+
+
+def write(results: Results, folder: Path) -> None:
+    """Results as JSON, Markdown, CSV, LaTeX and report.html, the tasks' own tables; the scores on the terminal."""
+    write_results(folder / "results.json", results)
+    tables = write_tables(folder, results)
+    write_task_tables(results, folder)
+    report = write_report(folder)
+    print_tables(tables)
+    print(f"\nresults: {folder / 'results.json'} (also .md, .csv, .tex)\nreport:  {report}")
+
+
+def write_task_tables(results: Results, folder: Path) -> None:
+    """What tasks found row by row (mined pairs), as `<system>/<task>.<table>.tsv`."""
+    for position, system in enumerate(results.systems):
+        for result in results.results[system]:
+            for name, rows in result.tables.items():
+                path = folder / system_folder(system, position) / f"{result.task}.{name}.tsv"
+                path.parent.mkdir(exist_ok=True)
+                lines = ("\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in row) for row in rows)
+                write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def system_folder(system: str, position: int) -> str:
+    """A folder name for a system: its number, and what is readable of the end of its name.
+
+    >>> system_folder("outputs/demo/2026-01-31", 0)
+    '1-outputs-demo-2026-01-31'
+    """
+    return f"{position + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', system).strip('-.')[-60:]}"

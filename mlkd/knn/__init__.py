@@ -1,0 +1,1 @@
+"""Exact nearest neighbours, margins and retrieval: the kernels."""

@@ -1,0 +1,49 @@
+"""Ranking terms: a sentence must prefer its own translation to every other one in the batch.
+
+Shapes: R rows of a batch of pairs, C columns, their partners and further negatives; D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mlkd.errors import Problem
+from mlkd.losses.ranking.base import Against, RankingTerm
+from mlkd.losses.similarity_matrices import (
+    masked_cross_entropy,
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class InfoNceRanking(RankingTerm):
+    """InfoNCE: -log softmax of scale * cosine at the true partner, the mean of two directions.
+
+    against=teacher: each student vector, of x and of y, must find T(x) among the batch's teacher vectors.
+    against=student: x must find y and y must find x among the batch's student vectors.
+    against=both: the sum of these two.
+    against=dropout: x must find itself under another dropout mask, one direction.
+
+    Source: van den Oord et al. 2018, eq. 4; Gao et al. 2021, eq. 4.
+
+    Args:
+        scale: factor on cosines before the softmax; 1 / temperature, > 0.
+    """
+
+    against: Against = Against.teacher
+    scale: float = 20.0
+
+    def range_problems(self) -> list[Problem]:
+        return [*RankingTerm.range_problems(self), *positive(self.scale, "scale")]
+
+    def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
+        return masked_cross_entropy(self.scale * similarity_RC, excluded_RC, first)
+
+
+def positive(value: float, name: str) -> list[Problem]:
+    return [] if value > 0 else [Problem("E204", f"must be > 0 (got {value})", name)]
+
+
+def not_negative(value: float, name: str) -> list[Problem]:
+    return [] if value >= 0 else [Problem("E204", f"must be >= 0 (got {value})", name)]

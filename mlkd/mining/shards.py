@@ -1,0 +1,89 @@
+"""One process's share of a mining: its blocks, one after the other, and the wait for those of others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from mlkd.config.mine_schema import MineConfig
+from mlkd.errors import EXIT_PREEMPTED, MlkdError, Problem
+from mlkd.mining.neighbour_blocks import NeighbourBlocks
+from mlkd.mining.vector_blocks import Encode, VectorBlocks
+
+POLL_S = 2.0
+Say = Callable[[str], None]
+
+
+class UnfinishedError(MlkdError):
+    """This shard's part is saved and others are needed to go on: the same command continues."""
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_PREEMPTED
+
+
+@dataclass(slots=True)
+class Work:
+    """What this process did: sentences and seconds, of which a rate is made."""
+
+    num_sentences: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Sentences per second, None where there was nothing to do."""
+        return self.num_sentences / self.seconds if self.num_sentences else None
+
+
+def encode_share(config: MineConfig, sides: Sequence[VectorBlocks], encode: Encode, say: Say) -> Work:
+    """Encode what is missing of this shard's blocks; blocks of both sides count through."""
+    jobs = [(side, block) for side in sides for block in range(len(side))]
+    mine = jobs[config.shard :: config.num_shards]
+    missing = {id(side): set(side.missing()) for side in sides}
+    todo = [(side, block) for side, block in mine if block in missing[id(side)]]
+    return _do("encoded", [partial(side.encode, block, encode) for side, block in todo], say)
+
+
+def wait_for_vectors(config: MineConfig, sides: Sequence[VectorBlocks], say: Say) -> None:
+    """Return when no vectors are missing.
+
+    Raises:
+        UnfinishedError: E330 when none came in for `wait_minutes`.
+    """
+    jobs = [(side, block) for side in sides for block in range(len(side))]
+    since, before = time.monotonic(), -1
+    while True:
+        missing = {(id(side), block) for side in sides for block in side.missing()}
+        shards = sorted({n % config.num_shards for n, (side, block) in enumerate(jobs) if (id(side), block) in missing})
+        if not missing:
+            return
+        if len(missing) != before:
+            since, before = time.monotonic(), len(missing)
+            say(f"{len(missing)} blocks are not encoded yet, by shards {', '.join(map(str, shards))}")
+        if time.monotonic() - since >= 60 * config.wait_minutes:
+            what = f"{len(missing)} of {len(jobs)} blocks are not encoded, by shards {', '.join(map(str, shards))}"
+            raise UnfinishedError(
+                Problem(
+                    "E330", what, remedy=f"run these shards (of num_shards={config.num_shards}), then this one again"
+                )
+            )
+        time.sleep(min(POLL_S, 60 * config.wait_minutes))
+
+
+def search_share(config: MineConfig, blocks: NeighbourBlocks, say: Say) -> Work:
+    """Search what is missing of this shard's blocks of the source."""
+    todo = [block for block in blocks.missing() if block % config.num_shards == config.shard]
+    return _do("searched", [partial(blocks.search_block, block) for block in todo], say)
+
+
+def _do(verb: str, jobs: Sequence[Callable[[], int]], say: Say) -> Work:
+    work = Work()
+    for number, job in enumerate(jobs, start=1):
+        start = time.perf_counter()
+        work.num_sentences += job()
+        work.seconds += time.perf_counter() - start
+        left = work.seconds / number * (len(jobs) - number)
+        say(f"{verb} block {number} of {len(jobs)}: {work.rate:,.0f} sentences/s, {left:,.0f} s left")
+    return work

@@ -1,0 +1,1 @@
+"""Students: where their layers, weights and vocabulary come from."""

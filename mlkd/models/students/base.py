@@ -1,0 +1,107 @@
+"""What a student is, and students that start as a pretrained encoder: a multilingual one, or the teacher itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlkd.data.training_pairs import TrainingPairs
+from mlkd.errors import MlkdError, Problem
+from mlkd.models.pooling import Pooling
+from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StudentCorpus:
+    """What a student may be built from.
+
+    Args:
+        pairs: the run's training pairs.
+        cache_dir: where vocabularies trained on them go.
+        held_out: texts of the dev split, to measure a vocabulary on.
+    """
+
+    pairs: TrainingPairs
+    cache_dir: Path
+    held_out: Sequence[str] = ()
+
+
+@dataclass(kw_only=True, slots=True)
+class Student(ABC):
+    """What is trained.
+
+    Args:
+        pooling: over token vectors; None takes a pretrained folder's own, and mean where there is none.
+        dense_dim: dimension of a trained dense layer after pooling, kept at inference; None for no such layer. A loss
+            that compares student and teacher vectors directly needs the teacher's dimension here if hidden differs.
+        normalize: unit-norm vectors; None means as the teacher's vectors are.
+        max_length: tokens, special tokens included.
+        dropout: in the transformer while training; None keeps a pretrained model's own.
+    """
+
+    pooling: Pooling | None = None
+    dense_dim: int | None = None
+    normalize: bool | None = None
+    max_length: int = 128
+    dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        problems = self.range_problems()
+        if problems:
+            raise MlkdError(problems)
+
+    def range_problems(self) -> list[Problem]:
+        problems = []
+        if self.max_length < 4:
+            problems.append(Problem("E204", f"must be >= 4 (got {self.max_length})", "max_length"))
+        if self.dense_dim is not None and self.dense_dim < 1:
+            problems.append(Problem("E204", f"must be >= 1 (got {self.dense_dim})", "dense_dim"))
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            problems.append(Problem("E204", f"must be in [0, 1) (got {self.dropout})", "dropout"))
+        return problems
+
+    @abstractmethod
+    def take_teacher(self, model: str, revision: str | None) -> None:
+        """Fill in what is taken from the run's teacher and was left empty."""
+
+    @abstractmethod
+    def check_files(self) -> None:
+        """Raise MlkdError (E4xx) where a file this student needs is missing; opens no weights."""
+
+    def open_tokenizer(self) -> Any:
+        """The tokenizer taken from another model; None where one is trained on the run's corpus."""
+        return None
+
+    @property
+    @abstractmethod
+    def hidden_size(self) -> int:
+        """Dimension before any dense layer; reads at most a config.json."""
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the student's vectors."""
+        return self.dense_dim or self.hidden_size
+
+    @abstractmethod
+    def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
+        """The student before its first step.
+
+        Args:
+            corpus: the run's texts and where what is derived from them is kept, for students with their own vocabulary.
+            normalize: used where the `normalize` field is None.
+            seed: of fresh weights; the same seed gives the same weights.
+        """
+
+    def assemble(self, body: Any, tokenizer: Any, *, normalize: bool, max_length: int) -> SentenceEncoder:
+        denses = [] if self.dense_dim is None else [Dense(body.config.hidden_size, self.dense_dim)]
+        return SentenceEncoder(
+            body,
+            tokenizer,
+            pooling=self.pooling or Pooling.mean,
+            denses=denses,
+            normalize=normalize if self.normalize is None else self.normalize,
+            text=TextSettings(max_length=max_length),
+        )

@@ -1,0 +1,1 @@
+"""AdamW, its sparse rows and its schedule."""

@@ -1,0 +1,187 @@
+"""AdamW, its schedule, and how long a run is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlkd.errors import MlkdError, Problem, fail
+from mlkd.optim.sparse_rows import LazyRows
+
+
+class Schedule(Enum):
+    """The learning rate after warm-up."""
+
+    constant = "constant"
+    linear = "linear"  # falls to 0 at the last step
+    cosine = "cosine"  # half a cosine, to 0 at the last step
+
+
+@dataclass(kw_only=True, slots=True)
+class Optim:
+    """How the student's weights move, and for how long.
+
+    Args:
+        lr: peak learning rate, > 0.
+        embedding_lr_factor: the token embeddings learn at lr times this; a fresh vocabulary gains from 5 to 20.
+        lazy_embeddings: update only the embedding rows in the batch (see `mlkd.optim.sparse_rows.LazyRows` for how that
+            differs from AdamW); saves most of a step where the vocabulary is large.
+        weight_decay: decoupled (AdamW); biases and normalisation weights are not decayed.
+        beta1, beta2, eps: of AdamW.
+        clip_norm: gradients are scaled down to this global norm; None clips nothing. A norm is in
+            units of the loss: loss=mse is a mean over E dimensions, its gradients are 2 / E of loss=cosine's, and 1.0
+            clips none of them.
+        schedule: of the learning rate after warm-up.
+        warmup_steps, warmup_ratio: steps of linear warm-up from 0, as a number or as a share of all steps; set one.
+        batch_size: sentence pairs that meet in one loss, the pool of in-batch negatives.
+        accumulation_steps: batches whose gradients are averaged into one optimiser step.
+        epochs, max_steps: the length of the run in passes over the corpus or in optimiser steps; set one.
+    """
+
+    lr: float = 2e-5
+    embedding_lr_factor: float = 1.0
+    lazy_embeddings: bool = False
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-6
+    clip_norm: float | None = 1.0
+    schedule: Schedule = Schedule.constant
+    warmup_steps: int | None = None
+    warmup_ratio: float | None = None
+    batch_size: int = 64
+    accumulation_steps: int = 1
+    epochs: float | None = None
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("lr", self.lr > 0, "> 0"),
+            ("embedding_lr_factor", self.embedding_lr_factor > 0, "> 0"),
+            ("weight_decay", self.weight_decay >= 0, ">= 0"),
+            ("beta1", 0 <= self.beta1 < 1, "in [0, 1)"),
+            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
+            ("eps", self.eps > 0, "> 0"),
+            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "> 0"),
+            ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, ">= 0"),
+            ("warmup_ratio", self.warmup_ratio is None or 0 <= self.warmup_ratio <= 1, "in [0, 1]"),
+            ("batch_size", self.batch_size >= 1, ">= 1"),
+            ("accumulation_steps", self.accumulation_steps >= 1, ">= 1"),
+            ("epochs", self.epochs is None or self.epochs > 0, "> 0"),
+            ("max_steps", self.max_steps is None or self.max_steps >= 1, ">= 1"),
+        ]
+        problems = [
+            Problem("E204", f"must be {allowed} (got {getattr(self, name)})", name)
+            for name, ok, allowed in checks
+            if not ok
+        ]
+        problems += self._contradictions()
+        if problems:
+            raise MlkdError(problems)
+
+    def _contradictions(self) -> list[Problem]:
+        problems = []
+        if self.epochs is not None and self.max_steps is not None:
+            what = f"set only one of max_steps ({self.max_steps}) and epochs ({self.epochs})"
+            problems.append(Problem("E209", what, remedy="add optim.epochs=null or optim.max_steps=null"))
+        if self.epochs is None and self.max_steps is None:
+            problems.append(Problem("E205", "set epochs or max_steps. Example: optim.epochs=5"))
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            what = f"set only one of warmup_steps ({self.warmup_steps}) and warmup_ratio ({self.warmup_ratio})"
+            problems.append(Problem("E209", what, remedy="add optim.warmup_ratio=null or optim.warmup_steps=null"))
+        if self.warmup_steps is not None and self.max_steps is not None and self.warmup_steps > self.max_steps:
+            what = f"must be <= max_steps={self.max_steps} (got {self.warmup_steps})"
+            problems.append(Problem("E204", what, "warmup_steps"))
+        return problems
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Optimiser steps of the run.
+
+        Raises:
+            MlkdError: E204 where warm-up is longer than the run.
+        """
+        per_epoch = batches_per_epoch / self.accumulation_steps
+        steps = self.max_steps if self.max_steps is not None else max(1, math.ceil((self.epochs or 0) * per_epoch))
+        if self.warmup_steps is not None and self.warmup_steps > steps:
+            raise fail(
+                "E204",
+                f"must be <= the run's {steps:,} steps (got {self.warmup_steps:,})",
+                where="optim.warmup_steps",
+                remedy="train longer, or set optim.warmup_steps=null optim.warmup_ratio=0.1",
+            )
+        return steps
+
+    def learning_rate(self, step: int, total_steps: int) -> float:
+        """The learning rate of optimiser step `step`, counted from 0.
+
+        >>> o = Optim(lr=1.0, schedule=Schedule.linear, warmup_steps=2, max_steps=6)
+        >>> [round(o.learning_rate(s, 6), 2) for s in range(6)]
+        [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+        """
+        warmup = self.warmup_steps if self.warmup_steps is not None else round((self.warmup_ratio or 0) * total_steps)
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        share = (step - warmup) / max(1, total_steps - warmup)
+        if self.schedule is Schedule.linear:
+            return self.lr * (1 - share)
+        if self.schedule is Schedule.cosine:
+            return self.lr * 0.5 * (1 + math.cos(math.pi * share))
+        return self.lr
+
+    def build(self, student: nn.Module, loss: nn.Module, embedding: Tensor) -> torch.optim.AdamW:
+        """AdamW over all trainable weights of student and loss (its projection).
+
+        Args:
+            student: its parameters, in their own order, define the optimiser's state on disk.
+            loss: likewise.
+            embedding: the token embedding among the student's parameters.
+        """
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for parameter in _trainable(student, loss):
+            if parameter is embedding and self.lazy_embeddings:
+                continue
+            decay = self.weight_decay if parameter.ndim > 1 else 0.0
+            factor = self.embedding_lr_factor if parameter is embedding else 1.0
+            groups.setdefault((decay, factor), []).append(parameter)
+        settings: list[dict[str, Any]] = [
+            {"params": parameters, "weight_decay": decay, "lr_factor": factor}
+            for (decay, factor), parameters in groups.items()
+        ]
+        return torch.optim.AdamW(settings, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
+
+    def build_lazy_rows(self, embedding: Tensor) -> LazyRows | None:
+        """The row-wise optimiser of the token embedding, where `lazy_embeddings` asks for it and it is not frozen."""
+        if not self.lazy_embeddings or not embedding.requires_grad:
+            return None
+        return LazyRows(embedding, (self.beta1, self.beta2), self.eps, self.weight_decay)
+
+
+def _trainable(*modules: nn.Module) -> Iterable[Tensor]:
+    return (p for module in modules for p in module.parameters() if p.requires_grad)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group `lr` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as a flat dict of tensors: `<parameter>.<name>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; groups and their settings come from the configuration."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,1 @@
+"""Drawings of the report: curves, scores, sentences in two dimensions."""

@@ -1,0 +1,1 @@
+"""Sweeps: plan, jobs, hyper-parameter search, and the table at the end."""

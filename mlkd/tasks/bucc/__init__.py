@@ -1,0 +1,1 @@
+"""BUCC: find the translations planted in two monolingual corpora."""

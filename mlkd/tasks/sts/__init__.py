@@ -1,0 +1,1 @@
+"""Semantic textual similarity: do cosines rank sentence pairs, also across languages, as people do?"""

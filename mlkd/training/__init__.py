@@ -1,0 +1,1 @@
+"""One training run, from its checks to its report."""

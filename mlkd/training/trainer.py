@@ -1,0 +1,371 @@
+"""The training loop: batches of token ids and teacher targets in, a trained student out.
+
+Shapes: B pairs, D student dimensions, E teacher dimensions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlkd.data.token_store import TokenIds
+from mlkd.distributed.gradient_sync import average_gradients, collect_random_states
+from mlkd.distributed.process_group import PeerOutOfMemoryError, Ranks
+from mlkd.distributed.random_state import from_checkpoint, num_streams, random_state, set_random_state
+from mlkd.errors import fail
+from mlkd.losses.all_gather import gather_rows, sum_of_all
+from mlkd.losses.gradient_shares import QuietTerms, gradient_norms, shares_of
+from mlkd.losses.mix import LossValues, MixLoss, gradient_shares
+from mlkd.losses.pair_vectors import PairVectors
+from mlkd.models.masked_lm import MaskedLanguage
+from mlkd.models.sentence_encoder import SentenceEncoder, autocast
+from mlkd.models.sparse_embedding import RowEmbedding
+from mlkd.optim.optimizer import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from mlkd.optim.sparse_rows import merge_rows
+from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
+from mlkd.runtime.devices import return_free_memory
+from mlkd.runtime.log import RunLog
+from mlkd.runtime.out_of_memory import fewer_tokens, release_device_memory
+from mlkd.runtime.signals import Interrupts
+from mlkd.training.dataloader import Batch, TrainingData
+from mlkd.training.metrics import metrics, timing
+from mlkd.training.state import Rhythm, Standing
+
+log = logging.getLogger("mlkd")
+MAX_SKIPPED = 3
+AUXILIARY = "auxiliary"  # the masked language model among the terms
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """What a step's batches gave beside the gradients in the weights.
+
+    Args:
+        values: the last batch's loss.
+        shares: each term's share of the gradient, where asked for.
+        num_tokens: read by the student for the terms on vectors.
+        lazy_parts: rows and gradients of the token embedding, where a row-wise optimiser takes them.
+        is_finite: whether the last batch's loss is, on all processes.
+    """
+
+    values: LossValues
+    shares: dict[str, float] | None
+    num_tokens: int
+    lazy_parts: list[tuple[Tensor, Tensor]]
+    is_finite: bool
+
+
+class Distillation:
+    """One run: student, loss and optimiser, and the standing that a checkpoint restores.
+
+    Where several processes train together, each has one of these and takes the same steps: all of them draw the same
+    batch, each reads its part of the texts, all compute the loss of the whole, and gradients are averaged.
+
+    Args:
+        student: in training mode, on its device.
+        loss: on the same device; may hold a projection.
+        data: see TrainingData.
+        optim: its schedule and clipping.
+        rhythm: see Rhythm.
+        precision: autocast type of the forward pass, None for fp32.
+        max_tokens: token positions in one forward pass.
+        caching: keep vectors instead of activations until the backward pass; see mlkd.models.gradient_cache.
+        masked_language: trained beside the mix, on the same device; None where it has no weight.
+    """
+
+    def __init__(
+        self,
+        student: SentenceEncoder,
+        loss: MixLoss,
+        data: TrainingData,
+        optim: Optim,
+        rhythm: Rhythm,
+        *,
+        precision: torch.dtype | None,
+        max_tokens: int,
+        caching: bool = False,
+        masked_language: MaskedLanguage | None = None,
+    ) -> None:
+        self.student = student
+        self.loss = loss
+        self.data = data
+        self.optim = optim
+        self.rhythm = rhythm
+        self.precision = precision
+        self.wanted_tokens = max_tokens
+        self.caching = caching
+        self.masked_language = masked_language
+        self.standing = Standing()
+        self.ranks = Ranks()
+        self.quiet_terms = QuietTerms()
+        self.embedding = row_embedding(student)
+        trained = loss if masked_language is None else nn.ModuleList([loss, masked_language])
+        self.optimizer = optim.build(student, trained, self.embedding.weight)
+        self.lazy_rows = optim.build_lazy_rows(self.embedding.weight)
+
+    def train(
+        self, run_log: RunLog, evaluate: Callable[[Standing], bool], writer: CheckpointWriter, interrupts: Interrupts
+    ) -> None:
+        """Steps until the run is complete, stops early or is interrupted; saved whenever it leaves.
+
+        Args:
+            run_log: open.
+            evaluate: scores the student at this standing and returns whether it is the best so far.
+            writer: of checkpoints.
+            interrupts: active.
+        """
+        standing, rhythm = self.standing, self.rhythm
+        saved = standing.step
+        with run_log.progress() as progress:
+            while not self.finished and interrupts.requested is None:
+                values, shares, num_tokens = self.step(with_shares=(standing.step + 1) % rhythm.log_every == 0)
+                lr = self.optim.learning_rate(standing.step - 1, rhythm.total_steps)
+                losses = {"loss": values.total.detach(), **{k: v.detach() for k, v in values.weighted.items()}}
+                progress.update(standing.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
+                if shares is not None:
+                    self.quiet_terms.observe(shares)
+                    run_log.log_step(standing.step, metrics(values, shares, lr))
+                    run_log.log_timing(standing.step, timing(progress, self.student.device))
+                    return_free_memory()
+                if standing.step % rhythm.evaluate_every == 0 or standing.step == rhythm.total_steps:
+                    with progress.paused():
+                        is_best = evaluate(standing)
+                    standing.evaluations_since_best = 0 if is_best else standing.evaluations_since_best + 1
+                if standing.step % rhythm.checkpoint_every == 0 or self.finished:
+                    self.save(writer)
+                    saved = standing.step
+        if saved != standing.step:
+            self.save(writer)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done or early stopping ended the run."""
+        patience = self.rhythm.patience
+        return self.standing.step >= self.rhythm.total_steps or (
+            patience is not None and self.standing.evaluations_since_best >= patience
+        )
+
+    @property
+    def pairs_per_step(self) -> int:
+        return self.optim.batch_size * self.optim.accumulation_steps
+
+    @property
+    def max_tokens(self) -> int:
+        """Token positions in one forward pass."""
+        return self.standing.max_tokens or self.wanted_tokens
+
+    def step(self, *, with_shares: bool = False) -> tuple[LossValues, dict[str, float] | None, int]:
+        """One optimiser step; a loss or gradient that is not finite moves nothing.
+
+        Returns:
+            The last batch's loss values, each term's share of the gradient if asked for, and tokens read.
+        """
+        self.ranks.tell("step", with_shares)
+        lr = self.optim.learning_rate(self.standing.step, self.rhythm.total_steps)
+        first_batch = self.standing.batch
+        gradient = self.gradient_in_memory(with_shares=with_shares)
+        self.update(lr, gradient.lazy_parts, finite=gradient.is_finite, first_batch=first_batch)
+        self.standing.step += 1
+        return gradient.values, gradient.shares, gradient.num_tokens
+
+    def gradient(self, *, with_shares: bool) -> Gradient:
+        """Sum the gradients of the step's batches in the weights; those of all processes."""
+        num_tokens = 0
+        shares: dict[str, float] | None = None
+        lazy_parts: list[tuple[Tensor, Tensor]] = []
+        read: list[Tensor | None] = []
+        for _ in range(self.optim.accumulation_steps):
+            batch = self.next_batch()
+            self.gather_rows(batch.tokens)
+            read.append(self.embedding.rows_R)
+            values, vectors = self.forward(batch)
+            if with_shares:
+                shares = self.shares(values, vectors)
+            (values.total / self.optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
+            lazy_parts += self.release_rows()
+            num_tokens += batch.num_tokens
+        if self.ranks.together:
+            lazy_parts = average_gradients(self.ranks, self.optimizer, self.embedding.weight, lazy_parts, read)
+        is_bad = self.ranks.any_of([not torch.isfinite(values.total)])[0]
+        return Gradient(values, shares, num_tokens, lazy_parts, not is_bad)
+
+    def gradient_in_memory(self, *, with_shares: bool) -> Gradient:
+        """`gradient`, of the same batches once more with less in memory where the device has too little."""
+        first_batch, random = self.standing.batch, random_state(self.student.device)
+        while True:
+            others_know = False
+            try:
+                return self.gradient(with_shares=with_shares)
+            except PeerOutOfMemoryError:
+                others_know = True
+            except torch.OutOfMemoryError:
+                pass
+            if not others_know:
+                self.ranks.meet(out_of_memory=True)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.embedding.release()
+            release_device_memory()
+            self.use_less_memory(first_batch)
+            self.standing.batch = first_batch
+            set_random_state(self.student.device, random)
+
+    def use_less_memory(self, batch: int) -> None:
+        """Cache gradients from here on, or have fewer tokens in a forward pass; batches and negatives stay."""
+        if not self.caching:
+            self.caching = True
+            log.warning("out of device memory: gradients are cached from here on (hardware.gradient_caching=true)")
+            return
+        longest = max(map(len, self.data.batch(batch, self.loss.mix).tokens))
+        self.standing.max_tokens = fewer_tokens(self.max_tokens, longest, "training")
+
+    def update(self, lr: float, lazy_parts: list[tuple[Tensor, Tensor]], *, finite: bool, first_batch: int) -> None:
+        """Clip and apply the gradients, unless loss or gradient is not finite."""
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        merged = merge_rows(lazy_parts) if lazy_parts else None
+        if merged is not None:
+            gradients.append(merged[1])
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if finite and torch.isfinite(norm):
+            if self.optim.clip_norm is not None:
+                torch._foreach_mul_(gradients, torch.clamp(self.optim.clip_norm / (norm + 1e-6), max=1.0))
+            set_learning_rate(self.optimizer, lr)
+            self.optimizer.step()
+            if merged is not None and self.lazy_rows is not None:
+                self.lazy_rows.step(*merged, lr * self.optim.embedding_lr_factor)
+            self.standing.skipped = 0
+        else:
+            self._skip(first_batch)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def release_rows(self) -> list[tuple[Tensor, Tensor]]:
+        """End the batch's table of embedding rows; its rows and gradient where a row-wise optimiser takes them."""
+        rows, table = self.embedding.rows_R, self.embedding.table_RH
+        self.embedding.release()
+        if self.lazy_rows is None or rows is None or table is None or table.grad is None:
+            return []
+        return [(rows, table.grad)]
+
+    def forward(self, batch: Batch) -> tuple[LossValues, PairVectors]:
+        """Loss of a batch; all its sentences go through the student together."""
+        passes: dict[str, Any] = {"max_tokens": self.max_tokens, "caching": self.caching}
+        wide = self.loss.mix.needs_wide
+        dealt = self.ranks.deal([len(row) for row in batch.tokens])
+        own = [batch.tokens[i] for i in dealt[self.ranks.rank]]
+        with autocast(self.student.device, self.precision):
+            found = self.student.forward_tokens(own, **passes, wide=wide)
+        if self.ranks.together:
+            found = gather_rows(found, dealt, self.ranks.rank, self.ranks.sum)
+        student_ND, wide_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
+        vectors = self.data.pair_vectors(batch, student_ND, wide_NW if wide else None)
+        values = self.loss(vectors)
+        if self.masked_language is not None:
+            term = self.masked_term(batch, passes)
+            values = values.plus(AUXILIARY, term, self.loss.mix.mlm_weight)
+        return values, vectors
+
+    def masked_term(self, batch: Batch, passes: dict[str, Any]) -> Tensor:
+        """Loss of the masked language model, over the hidden tokens of the whole batch."""
+        assert self.masked_language is not None
+        sentences = batch.tokens[: batch.num_sentences]
+        own = self.ranks.deal([len(row) for row in sentences])[self.ranks.rank]
+        with autocast(self.student.device, self.precision):
+            term = self.masked_language(self.student, self.embedding, sentences, batch=batch.number, own=own, **passes)
+        return sum_of_all(term, self.ranks.size, self.ranks.sum) if self.ranks.together else term
+
+    def shares(self, values: LossValues, vectors: PairVectors) -> dict[str, float]:
+        """Each term's share of the gradient; they sum to 1.
+
+        Terms on vectors are compared by the gradient at the student's vectors. The auxiliary term does not see these:
+        it is compared with all of them together, by the gradient at the student's weights without token embeddings.
+        """
+        auxiliary = values.weighted.get(AUXILIARY)
+        if auxiliary is None:
+            return gradient_shares(values, vectors.student_vectors)
+        weighted = {name: value for name, value in values.weighted.items() if name != AUXILIARY}
+        total = torch.stack(list(weighted.values())).sum()
+        weights = [p for p in self.student.parameters() if p.requires_grad and p is not self.embedding.weight]
+        mean = self.ranks.mean if self.ranks.together else None
+        share = shares_of(gradient_norms({"mix": total, AUXILIARY: auxiliary}, weights, mean))
+        inside = shares_of(gradient_norms(weighted, vectors.student_vectors))
+        return {**{name: share["mix"] * s for name, s in inside.items()}, AUXILIARY: share[AUXILIARY]}
+
+    def gather_rows(self, tokens: list[TokenIds]) -> None:
+        """Give the embedding the rows of this batch, padding among them; all where the whole vocabulary is compared."""
+        lazy = self.lazy_rows is not None
+        if self.masked_language is not None:
+            self.embedding.gather_all(lazy=lazy)
+            return
+        rows = np.unique(np.concatenate([*tokens, [self.student.pad_id]])).astype(np.int64)
+        self.embedding.gather(torch.from_numpy(rows).to(self.student.device), lazy=lazy)
+
+    def next_batch(self) -> Batch:
+        """The next batch of the fixed order; a function of seed and how many were drawn before."""
+        batch = self.data.batch(self.standing.batch, self.loss.mix)
+        self.standing.batch += 1
+        return batch
+
+    def _skip(self, first_batch: int) -> None:
+        self.standing.skipped += 1
+        what = f"loss or gradient is not finite at step {self.standing.step + 1} (batches from {first_batch})"
+        if self.standing.skipped >= MAX_SKIPPED:
+            raise fail(
+                "E601",
+                f"{what}, {MAX_SKIPPED} steps in a row",
+                remedy="lower optim.lr, lengthen the warm-up, or set hardware.precision=fp32; "
+                "the last good checkpoint is kept",
+            )
+        log.warning("%s: skipped, weights unchanged", what)
+
+    def save(self, writer: CheckpointWriter) -> None:
+        """Write a checkpoint of everything that decides how the run goes on."""
+        others = collect_random_states(self.ranks, self.weights(), self.standing.step)
+        tensors = {
+            "student": self.student.state_dict(),
+            "loss": self.loss.state_dict(),
+            "masked_language": self.masked_language.state_dict() if self.masked_language is not None else {},
+            "optimizer": optimizer_tensors(self.optimizer),
+            "lazy_rows": self.lazy_rows.tensors() if self.lazy_rows is not None else {},
+            "random": {**random_state(self.student.device), **others},
+        }
+        writer.save(
+            self.standing.step, {name: group for name, group in tensors.items() if group}, asdict(self.standing)
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where `checkpoint` was saved."""
+        self.student.load_state_dict(checkpoint.tensors["student"])
+        self.loss.load_state_dict(checkpoint.tensors.get("loss", {}))
+        if self.masked_language is not None:
+            self.masked_language.load_state_dict(checkpoint.tensors["masked_language"])
+        load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
+        if self.lazy_rows is not None:
+            self.lazy_rows.load_tensors(checkpoint.tensors["lazy_rows"])
+        self.standing = Standing(**checkpoint.state)
+        random = checkpoint.tensors["random"]
+        own = from_checkpoint(random, self.ranks.rank)
+        if own is None:
+            self.ranks.seed(self.data.batches.seed, self.standing.step)
+        else:
+            set_random_state(self.student.device, own)
+        if num_streams(random) != self.ranks.size:
+            what = "saved by %d process(es), continued by %d: dropout draws other numbers from here on"
+            log.warning(what, num_streams(random), self.ranks.size)
+
+    def weights(self) -> list[Tensor]:
+        """All tensors that must be equal in processes that train together, in one order."""
+        modules = [self.student, self.loss, *([] if self.masked_language is None else [self.masked_language])]
+        return [tensor for module in modules for tensor in module.state_dict().values()]
+
+
+def row_embedding(student: SentenceEncoder) -> RowEmbedding:
+    """Put a RowEmbedding over the student's token embedding and return it."""
+    body: Any = student.body
+    embedding = RowEmbedding(body.get_input_embeddings()).to(student.device)
+    body.set_input_embeddings(embedding)
+    return embedding
