@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 HEADING = "## Tree"
-WIDTH = 26
+WIDTH = 32
 BLOCK = re.compile(rf"(^{HEADING}\n\n```text\n)(.*?)(^```$)", re.DOTALL | re.MULTILINE)
 
 
