@@ -66,3 +66,51 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def out_of_range(
+    owner: object,
+    *names: str,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> list[Problem]:
+    """E204 for each field outside its range; None is a value that was not set, and NaN is in no range.
+
+    Args:
+        owner: has the fields, such as a configuration.
+        names: of its fields.
+        ge: least value.
+        gt: what values must be above.
+        le: greatest value.
+        lt: what values must be below.
+
+    >>> from types import SimpleNamespace
+    >>> for problem in out_of_range(SimpleNamespace(lr=-1.0, dropout=1.0), "dropout", ge=0, lt=1):
+    ...     print(problem)
+    error[E204]: dropout: must be in [0, 1) (got 1.0)
+    """
+    problems = []
+    for name in names:
+        value = getattr(owner, name)
+        if value is None:
+            continue
+        bounds = [
+            ge is None or value >= ge,
+            gt is None or value > gt,
+            le is None or value <= le,
+            lt is None or value < lt,
+        ]
+        if not all(bounds):
+            problems.append(Problem("E204", f"must be {_range_text(ge, gt, le, lt)} (got {value})", name))
+    return problems
+
+
+def _range_text(ge: float | None, gt: float | None, le: float | None, lt: float | None) -> str:
+    low, high = (ge if gt is None else gt), (le if lt is None else lt)
+    if low is not None and high is not None:
+        return f"in {'[' if gt is None else '('}{low}, {high}{']' if lt is None else ')'}"
+    if low is not None:
+        return f"{'>=' if gt is None else '>'} {low}"
+    return f"{'<=' if lt is None else '<'} {high}"
