@@ -74,15 +74,29 @@ def test_script_that_writes_the_tree_agrees() -> None:
     assert done.returncode == 0, done.stderr
 
 
-LINKS = sorted(set(re.findall(r"\]\((?!https?://|mailto:|#)([^)\s#]+)", README)))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("link", LINKS or [pytest.param("README.md", id="no relative link")])
-def test_relative_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?://|mailto:|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
 
 
-def test_links_within_the_page_lead_somewhere() -> None:
-    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_page_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)\s#]+)", README))
+    assert linked == {f"docs/{page.name}" for page in PAGES if page.parent.name == "docs"}
+
+
+def test_every_module_named_in_the_pages_exists() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`((?:mlkd|configs|scripts|tests)/[\w/.]+)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
