@@ -92,6 +92,28 @@ def test_imports_go_down(path: Path) -> None:
         assert other == own or LEVEL[other] < LEVEL[own], f"{path.name} imports {imported}, which is not below it"
 
 
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Cycles inside a package too, imports inside functions among them."""
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES}
+    below: dict[str, set[str]] = {}
+    for path, module in names.items():
+        below[module] = set()
+        for imported, node in imports(tree_of(path)):
+            inside = {f"{imported}.{alias.name}" for alias in getattr(node, "names", [])} & {*names.values()}
+            below[module] |= inside or ({imported} if imported.startswith("mlkd.") else set())
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above[above.index(module) :], module))
+        if module not in done:
+            for name in below.get(module, ()):
+                visit(name, (*above, module))
+            done.add(module)
+
+    for module in below:
+        visit(module, ())
+
+
 def test_layers_name_what_exists() -> None:
     assert {name_of(path) for path in MODULES} == set(LEVEL)
 
