@@ -37,8 +37,8 @@ from mlkd.models.students.thin_deep import ThinDeepStudent
 from mlkd.optim.optimizer import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, peak_memory_bytes, place
 from mlkd.training.dataloader import TrainingData
-from mlkd.training.state import Rhythm
-from mlkd.training.trainer import Distillation
+from mlkd.training.state import Intervals
+from mlkd.training.trainer import Trainer
 
 VOCABULARY = 8000
 MODES = ("plain", "caching", "loss")
@@ -114,14 +114,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     return {"mib": (peak_memory_bytes(device) - before) / 2**20, "s": time.perf_counter() - start}
 
 
-def loss_alone(run: Distillation, num_pairs: int, device: torch.device) -> None:
+def loss_alone(run: Trainer, num_pairs: int, device: torch.device) -> None:
     """The objective forward and back, on random student vectors."""
     batch = run.data.batch(0, run.loss.mix)
     student_ND = torch.randn(2 * num_pairs, run.student.dimension, device=device, requires_grad=True)
     run.loss(run.data.pair_vectors(batch, student_ND)).total.backward()
 
 
-def build(arguments: argparse.Namespace, num_pairs: int, hardware: Hardware, device: torch.device) -> Distillation:
+def build(arguments: argparse.Namespace, num_pairs: int, hardware: Hardware, device: torch.device) -> Trainer:
     """A run over one batch of random tokens, whose teacher vectors are random too."""
     torch.manual_seed(0)
     student = ThinDeepStudent(layers=arguments.layers, hidden=arguments.hidden, heads=4, ffn=4 * arguments.hidden)
@@ -139,12 +139,12 @@ def build(arguments: argparse.Namespace, num_pairs: int, hardware: Hardware, dev
         ranking=AmsRanking(),
         feature=FeatureTerm(distance=FeatureDistance.squared_l2, target=FeatureTarget.own),
     )
-    return Distillation(
+    return Trainer(
         encoder,
         mix.build(encoder.dimension, encoder.dimension),
         random_data(num_pairs, arguments.tokens, encoder.dimension),
         Optim(batch_size=num_pairs, max_steps=1, lazy_embeddings=True),
-        Rhythm(total_steps=1, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
+        Intervals(total_steps=1, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
         precision=precision,
         max_tokens=hardware.forward_tokens(device),
     )

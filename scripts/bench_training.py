@@ -37,7 +37,7 @@ from mlkd.optim.optimizer import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place
 from mlkd.teacher.encoder import LazyTeacher
 from mlkd.teacher.targets import TeacherTargets
-from mlkd.training.trainer import Distillation, Rhythm, TrainingData
+from mlkd.training.trainer import Intervals, Trainer, TrainingData
 
 TARGET_DIMENSION = 384
 WARMUP_STEPS = 3
@@ -66,12 +66,12 @@ def main() -> None:
             )
             data = training_data(pairs, student, batch_size, root)
             own = copy.deepcopy(student)
-            ours = Distillation(
+            ours = Trainer(
                 own,
                 LossMix().build(own.dimension, TARGET_DIMENSION).to(device),
                 data,
                 optim,
-                Rhythm(total_steps=10**9, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
+                Intervals(total_steps=10**9, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
                 precision=precision,
                 max_tokens=hardware.forward_tokens(device),
             )
@@ -136,7 +136,7 @@ def no_teacher() -> SentenceEncoder:
     raise AssertionError("all targets are in the store")
 
 
-def our_loss(run: Distillation) -> Tensor:
+def our_loss(run: Trainer) -> Tensor:
     """One step of mlkd; its loss is the sum over source and translation, the peer's the mean."""
     return run.step()[0].total.detach() / 2
 

@@ -16,7 +16,7 @@ MAX_LINES = 400
 
 # Packages from the ground up: each imports from layers before its own, and from itself.
 LAYERS = (
-    {"mlkd", "errors"},
+    {"errors", "version"},
     {"runtime", "losses", "knn", "optim", "demo_data"},
     {"data", "distributed"},
     {"models"},
@@ -25,7 +25,8 @@ LAYERS = (
     {"evaluation", "mining"},
     {"training"},
     {"sweeps"},
-    {"cli"},
+    {"api", "cli"},
+    {"mlkd"},
 )
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 # Third-party modules that stay where they belong.

@@ -1,21 +1,67 @@
-"""What people type, as Hydra's grammar reads it."""
+"""A command taken apart: flags and overrides."""
 
 from __future__ import annotations
 
-import re
+import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-if TYPE_CHECKING:
-    pass
+from mlkd.config.quoting import as_hydra_reads
+from mlkd.errors import fail
+
+# Flags of Hydra's own that only show something; it is given the whole command then.
+SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 
 
-def rewrite_experiment(arguments: Sequence[str]) -> list[str]:
-    """`experiment=x` is what people type; Hydra wants `+experiment=x` as it is not in the defaults list.
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A command taken apart.
 
-    The same holds for `sweep=x`.
+    Args:
+        overrides: `key=value` and `group=option`, quoted where Hydra needs it.
+        config_dir: folder of the user's own options; empty for none.
+        multirun: a sweep is asked for.
+        only_shows: nothing is run.
+        given: the whole command as Hydra reads it.
     """
-    return [f"+{a}" if a.startswith(("experiment=", "sweep=")) else a for a in arguments]
+
+    overrides: list[str]
+    config_dir: str = ""
+    multirun: bool = False
+    only_shows: bool = False
+    given: list[str] = field(default_factory=list)
+
+
+def parse_arguments(arguments: Sequence[str]) -> Arguments:
+    """Take a command apart.
+
+    Raises:
+        MlkdError: E200 for a flag that does not exist.
+    """
+    given = multirun_first(as_hydra_reads(arguments))
+    only_shows = any(a.partition("=")[0] in SHOWS for a in given)
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--run", "-r", action="store_true")
+    parser.add_argument("--config-dir", "-cd", default="")
+    if only_shows:
+        for names, options in (
+            (("--cfg", "-c"), {}),
+            (("--info", "-i"), {"nargs": "?"}),
+            (("--package", "-p"), {}),
+            (("--resolve",), {"action": "store_true"}),
+            (("--hydra-help",), {"action": "store_true"}),
+            (("--shell-completion", "-sc"), {"action": "store_true"}),
+        ):
+            parser.add_argument(*names, **options)  # type: ignore[arg-type]
+    parsed = parser.parse_intermixed_args(given)
+    return Arguments(parsed.overrides, parsed.config_dir, parsed.multirun, only_shows, given)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse would end the process
+        raise fail("E200", message, remedy="--help prints what there is")
 
 
 def multirun_first(arguments: Sequence[str]) -> list[str]:
@@ -28,39 +74,14 @@ def multirun_first(arguments: Sequence[str]) -> list[str]:
     return [*flags[:1], *(a for a in arguments if a not in flags)]
 
 
-def quote_if_needed(argument: str) -> str:
-    """Quote a value that Hydra's grammar cannot read bare, such as a path with braces, `=` or letters beyond ASCII."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    key, equals, value = argument.partition("=")
-    if argument.startswith("-") or not equals or value[:1] in ("[", "{", "'", '"'):
-        return argument
-    parser = OverridesParser.create()
-    for candidate in (argument, f"{key}={quote(value)}"):
-        try:
-            parser.parse_override(candidate)
-        except HydraException:
-            continue
-        return candidate
-    return argument
-
-
-def quote(value: str) -> str:
-    r"""`value` as Hydra reads it back: inside quotes, a backslash escapes only where it stands before a quote.
-
-    >>> print(quote(r"it's a\b"))
-    'it\'s a\b'
-    """
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
-
-
 def names_sweep(overrides: Sequence[str]) -> bool:
     """Whether an option of the group `sweep` is chosen, which makes a command a sweep without -m."""
     return any(o.lstrip("+").startswith("sweep=") for o in overrides)
 
 
-def has_own_folder(overrides: Sequence[str]) -> bool:
-    """Whether the user said where the run goes."""
-    return any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides)
+def run_dir_override(overrides: Sequence[str]) -> str:
+    """The folder that `hydra.run.dir=` names, for users who know Hydra; empty where there is none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = [o for o in overrides if o.lstrip("+").startswith("hydra.run.dir=")]
+    return str(OverridesParser.create().parse_override(given[-1]).value()) if given else ""

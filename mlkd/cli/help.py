@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlkd import __version__
+from mlkd.version import __version__
 
 if TYPE_CHECKING:
     pass

@@ -1,21 +1,21 @@
-"""The console scripts: help and version without heavy imports, all configuration errors at once, exit codes."""
+"""The console scripts: one command from its arguments to its exit code."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlkd.cli.arguments import Arguments, names_sweep, parse_arguments, run_dir_override
+from mlkd.cli.help import help_text, version_text
+from mlkd.config.quoting import quote
 from mlkd.errors import EXIT_INTERRUPTED, MlkdError, fail
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-from mlkd.cli.arguments import has_own_folder, multirun_first, names_sweep, quote, quote_if_needed, rewrite_experiment
-from mlkd.cli.help import help_text, version_text
 
 
 def train_main() -> None:
@@ -42,7 +42,7 @@ def run(kind: str, arguments: Sequence[str]) -> int:
         print(version_text())
         return 0
     try:
-        start(kind, rewrite_experiment(arguments))
+        start(kind, parse_arguments(arguments))
     except MlkdError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -51,76 +51,148 @@ def run(kind: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def start(kind: str, arguments: list[str]) -> None:
-    """Check the configuration as a whole, then hand over to Hydra.
+def start(kind: str, arguments: Arguments) -> None:
+    """Check the configuration as a whole and do what it asks for; Hydra gets what is shown, and jobs of a sweep.
 
     Raises:
         MlkdError: E2xx with all problems, or whatever the command itself raises.
     """
-    from hydra._internal.utils import get_args_parser
-
     from mlkd.config.overrides import check_overrides, check_sweep
     from mlkd.config.paths import EXTRA_CONFIG_DIRS
     from mlkd.config.registry import register_schemas
 
     register_schemas()
     quiet_libraries()
-    arguments = multirun_first([quote_if_needed(a) for a in arguments])
-    folder: Path | None = None
-    parsed = get_args_parser().parse_args(arguments)
-    overrides = list(parsed.overrides)
-    if parsed.config_dir and not Path(parsed.config_dir).is_dir():
-        raise fail("E202", f"no such folder '{parsed.config_dir}' (cwd={Path.cwd()})", where="--config-dir")
-    EXTRA_CONFIG_DIRS[:] = [Path(parsed.config_dir).resolve()] if parsed.config_dir else []
-    only_shows = parsed.cfg or parsed.info or parsed.hydra_help or parsed.shell_completion
-    if kind == "train" and not only_shows and (parsed.multirun or names_sweep(overrides)):
-        start_sweep(arguments if parsed.multirun else ["-m", *arguments], overrides)
-        return
-    if parsed.multirun:
-        check_sweep(kind, overrides)
+    if arguments.config_dir and not Path(arguments.config_dir).is_dir():
+        raise fail("E202", f"no such folder '{arguments.config_dir}' (cwd={Path.cwd()})", where="--config-dir")
+    EXTRA_CONFIG_DIRS[:] = [Path(arguments.config_dir).resolve()] if arguments.config_dir else []
+    is_sweep = arguments.multirun or (kind == "train" and names_sweep(arguments.overrides))
+    if kind == "train" and is_sweep and not arguments.only_shows:
+        start_sweep(arguments.given if arguments.multirun else ["-m", *arguments.given], arguments.overrides)
+    elif is_sweep:
+        check_sweep(kind, arguments.overrides)
+        run_hydra(kind, arguments.given)
     else:
-        config = check_overrides(kind, overrides)
-        if kind == "train" and not only_shows:
-            folder = run_folder(config, overrides)
-            # For a dry run Hydra would create the folder of a run.
-            chosen = "." if config.dry_run else quote(str(folder))
-            arguments += [] if has_own_folder(overrides) else [f"hydra.run.dir={chosen}"]
+        config = check_overrides(kind, arguments.overrides)
+        if arguments.only_shows:
+            run_hydra(kind, arguments.given)
+        else:
+            refuse_unused(arguments.overrides)
+            SINGLE_RUNS[kind](config, arguments.overrides)
+
+
+def refuse_unused(overrides: Sequence[str]) -> None:
+    """E209 for settings of Hydra that a single run has no use for."""
+    keys = [text.partition("=")[0].lstrip("+~") for text in overrides]
+    unused = [k for k in keys if k.startswith(("hydra.", "hydra/")) and k not in ("hydra.run.dir", "hydra.searchpath")]
+    if unused:
+        what = "a single run does not go through Hydra's job; only hydra.run.dir is read"
+        raise fail("E209", what, where=unused[0], remedy="leave it out, or start a sweep with -m")
+
+
+def train_once(config: Any, overrides: Sequence[str]) -> None:
+    """A single training run, or a dry one."""
+    from mlkd.training.dry_run import dry_run
+    from mlkd.training.run import InterruptedAfterwardsError, train
+    from mlkd.training.run_directory import reserved_run_directory
+
+    if config.dry_run:
+        dry_run(config)
+        return
+    # An interruption of the report alone is no failure: a scheduler that starts interrupted runs again would start a
+    # finished one anew.
+    with (
+        reserved_run_directory(config, run_dir_override(overrides)) as folder,
+        contextlib.suppress(InterruptedAfterwardsError),
+    ):
+        train(config, folder, [o for o in overrides if not o.lstrip("+~").startswith(("hydra.", "hydra/"))])
+
+
+def evaluate_once(config: Any, overrides: Sequence[str]) -> None:
+    """One evaluation."""
+    from mlkd.evaluation.run import evaluate
+
+    evaluate(config)
+
+
+def mine_once(config: Any, overrides: Sequence[str]) -> None:
+    """One mining."""
+    from mlkd.mining.run import mine, summary
+
     try:
-        run_hydra(kind, arguments)
-    finally:
-        if folder is not None:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # reserved for a run that was refused: still empty
-                folder.parent.rmdir()  # unless other runs of this name stand there
+        print(summary(mine(config)))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        raise
+
+
+SINGLE_RUNS: dict[str, Callable[[Any, Sequence[str]], None]] = {
+    "train": train_once,
+    "evaluate": evaluate_once,
+    "mine": mine_once,
+}
+
+
+def sweep_job(kind: str, cfg: DictConfig) -> float | None:
+    """One job of a sweep, in whichever process Hydra's launcher runs it; a score is what a sweeper searches by."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from mlkd.config.composition import build_config
+    from mlkd.config.overrides import SCHEMA_OF
+    from mlkd.config.train_schema import TrainConfig
+    from mlkd.sweeps.job import run_job
+
+    if kind != "train" or cfg.dry_run:
+        SINGLE_RUNS[kind](build_config(cfg, SCHEMA_OF[kind]), ())
+        return None
+    hydra_config = HydraConfig.get()
+    folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
+    return run_job(lambda: build_config(cfg, TrainConfig), folder, overrides)
+
+
+def train_job(cfg: DictConfig) -> float | None:
+    """A job of mlkd-train, importable by its name for launchers that start processes."""
+    return sweep_job("train", cfg)
+
+
+def evaluate_job(cfg: DictConfig) -> float | None:
+    """A job of mlkd-eval."""
+    return sweep_job("evaluate", cfg)
+
+
+def mine_job(cfg: DictConfig) -> float | None:
+    """A job of mlkd-mine."""
+    return sweep_job("mine", cfg)
+
+
+JOBS: dict[str, Callable[[DictConfig], float | None]] = {
+    "train": train_job,
+    "evaluate": evaluate_job,
+    "mine": mine_job,
+}
 
 
 def run_hydra(kind: str, arguments: Sequence[str]) -> None:
-    """Hand over to Hydra; what a single job raises is raised here, without the line that Hydra would print of it."""
+    """Hand over to Hydra, whose only public way in reads sys.argv: sweeps, --cfg, --info, completion."""
     from hydra import main as hydra_main
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from mlkd.config.paths import CONFIG_DIR
 
-    failed: list[Exception] = []
+    with command_of_hydra(arguments):
+        hydra_main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=kind)(JOBS[kind])()
 
-    @functools.wraps(JOBS[kind])
-    def job(cfg: DictConfig) -> object:
-        try:
-            return JOBS[kind](cfg)
-        except Exception as error:
-            # Jobs of a multirun may be in other processes, where only Hydra brings their errors back.
-            if HydraConfig.get().mode is not RunMode.RUN:
-                raise
-            failed.append(error)
-            return None
 
-    # Hydra then raises what a job raised instead of printing half of it.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [sys.argv[0], *arguments]
-    hydra_main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=kind)(job)()
-    if failed:
-        raise failed[0]
+@contextlib.contextmanager
+def command_of_hydra(arguments: Sequence[str]) -> Iterator[None]:
+    """sys.argv as Hydra is to read it, and errors of jobs raised whole instead of printed by half."""
+    before, errors_before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [before[0], *arguments], "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if errors_before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def start_sweep(arguments: Sequence[str], overrides: Sequence[str]) -> None:
@@ -156,73 +228,6 @@ def start_sweep(arguments: Sequence[str], overrides: Sequence[str]) -> None:
             launch(Path(folder))
     else:
         run_sweep(sweep, launch_search if sweep.space else launch)
-
-
-def run_folder(config: Any, overrides: Sequence[str]) -> Path | None:
-    """Where a single run goes: the unfinished run of the same configuration, or a new folder; None for no such run."""
-    from datetime import datetime
-
-    from mlkd.config.fingerprint import config_fingerprint
-    from mlkd.runtime.run_folder import find_unfinished, new_run_path
-
-    if config.dry_run or has_own_folder(overrides):
-        return None
-    parent = Path(config.output_dir) / config.name
-    path = find_unfinished(parent, config_fingerprint(config)) if config.resume else None
-    if path is not None:
-        print(f"continuing {path} (resume=false starts anew)", file=sys.stderr)
-        return path
-    return new_run_path(parent, datetime.now())
-
-
-def train_job(cfg: DictConfig) -> float | None:
-    """One job: a single run, or one of a sweep, whose score a sweeper may search by."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from mlkd.config.composition import build_config
-    from mlkd.config.train_schema import TrainConfig
-    from mlkd.sweeps.job import run_job
-    from mlkd.training.dry_run import dry_run
-    from mlkd.training.run import InterruptedAfterwardsError, train
-
-    hydra_config = HydraConfig.get()
-    folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
-    if hydra_config.mode is RunMode.MULTIRUN and not cfg.dry_run:
-        return run_job(lambda: build_config(cfg, TrainConfig), folder, overrides)
-    config = build_config(cfg, TrainConfig)
-    if config.dry_run:
-        dry_run(config)
-    else:
-        # No failure: a scheduler that starts interrupted runs again would start a finished one anew.
-        with contextlib.suppress(InterruptedAfterwardsError):
-            train(config, folder, overrides)
-    return None
-
-
-def evaluate_job(cfg: DictConfig) -> None:
-    """One evaluation."""
-    from mlkd.config.composition import build_config
-    from mlkd.config.evaluate_schema import EvaluateConfig
-    from mlkd.evaluation.run import evaluate
-
-    evaluate(build_config(cfg, EvaluateConfig))
-
-
-def mine_job(cfg: DictConfig) -> None:
-    """One mining."""
-    from mlkd.config.composition import build_config
-    from mlkd.config.mine_schema import MineConfig
-    from mlkd.mining.run import mine, summary
-
-    try:
-        print(summary(mine(build_config(cfg, MineConfig))))
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        raise
-
-
-JOBS: dict[str, Callable[[DictConfig], object]] = {"train": train_job, "evaluate": evaluate_job, "mine": mine_job}
 
 
 def quiet_libraries() -> None:

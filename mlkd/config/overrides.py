@@ -21,7 +21,7 @@ from mlkd.config.paths import CONFIG_DIR, option_names
 from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError, Problem, did_you_mean
 
-KINDS: dict[str, Any] = {"train": TrainConfig, "evaluate": EvaluateConfig, "mine": MineConfig}
+SCHEMA_OF: dict[str, Any] = {"train": TrainConfig, "evaluate": EvaluateConfig, "mine": MineConfig}
 
 
 def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
@@ -36,7 +36,7 @@ def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
         raise MlkdError(yaml_problem(error)) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=null`
         raise MlkdError(list(diagnose(kind, overrides, error))) from error
-    return build_config(cfg, KINDS[kind])
+    return build_config(cfg, SCHEMA_OF[kind])
 
 
 def check_sweep(kind: str, overrides: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def check_sweep(kind: str, overrides: Sequence[str]) -> None:
 def outside_range(kind: str, cfg: DictConfig) -> list[Problem]:
     """The E204 of a composed configuration."""
     try:
-        build_config(cfg, KINDS[kind])
+        build_config(cfg, SCHEMA_OF[kind])
     except MlkdError as error:
         return [p for p in error.problems if p.code == "E204"]
     return []
@@ -152,7 +152,7 @@ def diagnose(kind: str, overrides: Sequence[str], error: Exception) -> Iterator[
 def range_problems(kind: str, overrides: Sequence[str]) -> Iterator[Problem]:
     """What is wrong with the values that do compose, as far as it cannot come from those that do not."""
     try:
-        build_config(compose_config(kind, overrides), KINDS[kind])
+        build_config(compose_config(kind, overrides), SCHEMA_OF[kind])
     except MlkdError as error:
         yield from (p for p in error.problems if p.code in ("E201", "E204", "E206"))
     except (HydraException, OmegaConfBaseException, ValueError):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlkd.distributed.process_group import Ranks, checksums
+from mlkd.distributed.process_group import ProcessGroup, checksums
 from mlkd.distributed.random_state import of_rank
 from mlkd.errors import fail
 from mlkd.optim.sparse_rows import merge_rows
@@ -19,7 +19,7 @@ LazyPart = tuple[Tensor, Tensor]
 
 
 def average_gradients(
-    ranks: Ranks,
+    process_group: ProcessGroup,
     optimizer: torch.optim.Optimizer,
     embedding: Tensor,
     lazy_parts: Sequence[LazyPart],
@@ -38,7 +38,7 @@ def average_gradients(
         The means of `lazy_parts`, merged.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    wanted = ranks.any_of([p.grad is not None for p in parameters])
+    wanted = process_group.any_of([p.grad is not None for p in parameters])
     moved = [p for p, is_wanted in zip(parameters, wanted, strict=True) if is_wanted]
     for parameter in moved:
         if parameter.grad is None:  # this process's part had none
@@ -46,34 +46,34 @@ def average_gradients(
     merged = [merge_rows(list(lazy_parts))] if lazy_parts else []
     tensors = [p.grad for p in moved if p is not embedding] + [gradient for _, gradient in merged]
     if not any(p is embedding for p in moved):
-        ranks.mean(tensors)
+        process_group.mean(tensors)
         return merged
     assert embedding.grad is not None
     some = [rows for rows in read if rows is not None]
     if len(some) < len(read):
-        ranks.mean([*tensors, embedding.grad])
+        process_group.mean([*tensors, embedding.grad])
         return merged
     rows_R = torch.unique(torch.cat(some))  # of all others the gradient is zero everywhere
     part_RH = embedding.grad[rows_R]
-    ranks.mean([*tensors, part_RH])
+    process_group.mean([*tensors, part_RH])
     embedding.grad[rows_R] = part_RH
     return merged
 
 
-def collect_random_states(ranks: Ranks, weights: Sequence[Tensor], step: int) -> dict[str, Tensor]:
+def collect_random_states(process_group: ProcessGroup, weights: Sequence[Tensor], step: int) -> dict[str, Tensor]:
     """Random states of the other processes, after a look at their weights.
 
     Raises:
         MlkdError: E602 where a process has other weights than this one.
     """
-    answers = ranks.ask("state")
+    answers = process_group.gather_answers("state")
     own = checksums(weights) if answers else []
     found: dict[str, Tensor] = {}
     for rank, (random, sums) in enumerate(answers, start=1):
         if sums != own:
             raise fail(
                 "E602",
-                f"process {rank + 1} of {ranks.size} has other weights than the first one after step {step}",
+                f"process {rank + 1} of {process_group.size} has other weights than the first one after step {step}",
                 remedy="this is a bug of mlkd or of a device: please report it; the same command with "
                 "hardware.processes=1 continues from the last checkpoint",
             )

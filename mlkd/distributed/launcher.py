@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
-from mlkd.distributed.process_group import TIMEOUT_S, LostError
+from mlkd.distributed.process_group import TIMEOUT_S, LostProcessError
 from mlkd.errors import MlkdError, Problem, fail
 from mlkd.runtime.signals import SIGNALS
 
@@ -51,11 +51,11 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         problems = tuple(error.problems) if isinstance(error, MlkdError) else ()
         trace = "".join(traceback.format_exception(error))
-        return cls(f"{type(error).__name__}: {error}", trace, problems, isinstance(error, LostError | EOFError))
+        return cls(f"{type(error).__name__}: {error}", trace, problems, isinstance(error, LostProcessError | EOFError))
 
 
 @dataclass(slots=True)
-class Follower:
+class Worker:
     """One of the other processes, this end of its pipe, and the reason it gave where it failed."""
 
     rank: int
@@ -72,7 +72,7 @@ class Follower:
 
 
 @dataclass(slots=True)
-class Crew:
+class Launcher:
     """Starts `size` - 1 processes that each run `work(pipe, rank, size, *arguments)`; ends them when it is left.
 
     Args:
@@ -85,12 +85,12 @@ class Crew:
     size: int
     work: Callable[..., None]
     arguments: tuple[Any, ...] = ()
-    tell_trace: Callable[[str], None] = lambda trace: None
-    followers: list[Follower] = field(default_factory=list)
+    log_traceback: Callable[[str], None] = lambda trace: None
+    workers: list[Worker] = field(default_factory=list)
     is_ending: bool = False
     watcher: threading.Thread | None = None
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Launcher:
         context: Any = multiprocessing.get_context(START_METHOD)
         try:
             with blocked_signals():
@@ -100,7 +100,7 @@ class Crew:
                     process = context.Process(target=self.work, args=arguments, name=f"mlkd-{rank}")
                     process.start()
                     theirs.close()
-                    self.followers.append(Follower(rank, process, own))
+                    self.workers.append(Worker(rank, process, own))
         except BaseException:
             self._end(at_once=True)
             raise
@@ -111,76 +111,76 @@ class Crew:
     ) -> None:
         self._end(at_once=error is not None)
 
-    def tell(self, *message: Any) -> None:
-        """Send a message to every follower."""
-        for follower in self.followers:
+    def send(self, *message: Any) -> None:
+        """Send a message to every worker."""
+        for worker in self.workers:
             try:
-                follower.pipe.send(message)
+                worker.pipe.send(message)
             except OSError as error:
-                raise self.explain(error) from error
+                raise self.explain_failure(error) from error
 
-    def dismiss(self) -> None:
-        """Tell all followers to end; from here on it is no failure that they do."""
+    def shut_down(self) -> None:
+        """Tell all workers to end; from here on it is no failure that they do."""
         self.is_ending = True
-        self.tell("stop")
+        self.send("stop")
 
-    def watch(self, on_loss: Callable[[], None]) -> None:
-        """Have a thread call `on_loss` when a follower ends before its time; this process may be waiting for it."""
+    def monitor(self, on_loss: Callable[[], None]) -> None:
+        """Have a thread call `on_loss` when a worker ends before its time; this process may be waiting for it."""
 
         def work(sentinels: list[int]) -> None:
             wait(sentinels)
             if not self.is_ending:
                 on_loss()
 
-        sentinels = [follower.process.sentinel for follower in self.followers]
+        sentinels = [worker.process.sentinel for worker in self.workers]
         self.watcher = threading.Thread(target=work, args=(sentinels,), name="mlkd-watcher", daemon=True)
         self.watcher.start()
 
-    def ask(self, *message: Any) -> list[Message]:
-        """Send a message to every follower and wait for their answers, in the order of their ranks."""
-        self.tell(*message)
-        return self.hear()
+    def gather_answers(self, *message: Any) -> list[Message]:
+        """Send a message to every worker and wait for their answers, in the order of their ranks."""
+        self.send(*message)
+        return self.receive()
 
-    def hear(self, stop: Callable[[], None] = lambda: None) -> list[Message]:
-        """One message of each follower, in the order of their ranks.
+    def receive(self, stop: Callable[[], None] = lambda: None) -> list[Message]:
+        """One message of each worker, in the order of their ranks.
 
         Args:
             stop: called again and again while they take their time; may raise.
         """
-        return [self._hear(follower, stop) for follower in self.followers]
+        return [self._receive(worker, stop) for worker in self.workers]
 
-    def _hear(self, follower: Follower, stop: Callable[[], None]) -> Message:
-        while not follower.pipe.poll():
+    def _receive(self, worker: Worker, stop: Callable[[], None]) -> Message:
+        while not worker.pipe.poll():
             stop()
-            watched = [f.process.sentinel for f in self.followers if f.process.is_alive()]
-            if len(watched) < len(self.followers):
-                raise self.explain(LostError("a process ended"))
-            wait([follower.pipe, *watched], timeout=POLL_S)
+            watched = [f.process.sentinel for f in self.workers if f.process.is_alive()]
+            if len(watched) < len(self.workers):
+                raise self.explain_failure(LostProcessError("a process ended"))
+            wait([worker.pipe, *watched], timeout=POLL_S)
         try:
-            message = follower.pipe.recv()
+            message = worker.pipe.recv()
         except (EOFError, OSError) as error:
-            raise self.explain(error) from error
+            raise self.explain_failure(error) from error
         if isinstance(message, Failure):
-            follower.failure = message
-            raise self.explain(LostError("a process failed"))
+            worker.failure = message
+            raise self.explain_failure(LostProcessError("a process failed"))
         assert isinstance(message, tuple)
         return message
 
-    def explain(self, error: Exception) -> Exception:
-        """The reason why an exchange with the followers failed: the first cause among them, as an error to raise."""
+    def explain_failure(self, error: Exception) -> Exception:
+        """The reason why an exchange with the workers failed: the first cause among them, as an error to raise."""
         deadline = time.monotonic() + REASON_S
         while time.monotonic() < deadline:
-            for follower in self.followers:
-                follower.read_failure()
-            if self._first_causes() or not any(f.process.is_alive() for f in self.followers):
+            for worker in self.workers:
+                worker.read_failure()
+            if self._first_causes() or not any(f.process.is_alive() for f in self.workers):
                 break
             time.sleep(POLL_S)
-        for follower in self.followers:
-            follower.read_failure()
+        for worker in self.workers:
+            worker.read_failure()
         if causes := self._first_causes():
             return self._as_error(causes[0])
         if "timed out" in str(error).lower():
-            waiting = ", ".join(str(f.process.pid) for f in self.followers)
+            waiting = ", ".join(str(f.process.pid) for f in self.workers)
             return fail(
                 "E516",
                 f"the {self.size} processes of this run waited {TIMEOUT_S:,.0f} s for one another",
@@ -190,41 +190,41 @@ class Crew:
         remedy = "the same command continues from the last checkpoint; hardware.processes=1 needs no exchange"
         return fail("E516", f"the {self.size} processes of this run lost each other: {error}", remedy=remedy)
 
-    def _first_causes(self) -> list[Follower]:
+    def _first_causes(self) -> list[Worker]:
         """Those that failed of themselves; those that were killed, which left no reason."""
-        failed = [f for f in self.followers if f.failure is not None and not f.failure.is_secondary]
-        return failed or [f for f in self.followers if f.failure is None and (f.process.exitcode or 0) < 0]
+        failed = [f for f in self.workers if f.failure is not None and not f.failure.is_secondary]
+        return failed or [f for f in self.workers if f.failure is None and (f.process.exitcode or 0) < 0]
 
-    def _as_error(self, follower: Follower) -> Exception:
-        who = f"process {follower.rank + 1} of {self.size}"
-        failure = follower.failure
+    def _as_error(self, worker: Worker) -> Exception:
+        who = f"process {worker.rank + 1} of {self.size}"
+        failure = worker.failure
         if failure is not None and failure.problems:
             return MlkdError(failure.problems)
         if failure is not None:
-            self.tell_trace(f"{who}:\n{failure.trace}")
+            self.log_traceback(f"{who}:\n{failure.trace}")
             remedy = "train.log has its traceback; the same command continues from the last checkpoint"
             return fail("E102", f"{who} failed: {failure.what}", remedy=remedy)
-        name = signal.Signals(-(follower.process.exitcode or 0)).name
+        name = signal.Signals(-(worker.process.exitcode or 0)).name
         remedy = "the system kills what takes its last memory: lower hardware.processes or hardware.max_tokens; "
         remedy += "the same command continues from the last checkpoint"
         return fail("E515", f"{who} was killed ({name})", remedy=remedy)
 
     def _end(self, *, at_once: bool) -> None:
-        """Wait for the followers that were told to stop, and kill those that do not, or all of them."""
+        """Wait for the workers that were told to stop, and kill those that do not, or all of them."""
         self.is_ending = True
         deadline = time.monotonic() + (0.0 if at_once else END_S)
-        for follower in self.followers:
-            follower.process.join(max(0.0, deadline - time.monotonic()))
-        for follower in self.followers:
+        for worker in self.workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+        for worker in self.workers:
             # Not SIGTERM, which they ignore; they write no files.
-            follower.process.kill()
-            follower.process.join()
+            worker.process.kill()
+            worker.process.join()
         if self.watcher is not None:
             self.watcher.join()
-        for follower in self.followers:
-            follower.process.close()
-            follower.pipe.close()
-        self.followers = []
+        for worker in self.workers:
+            worker.process.close()
+            worker.pipe.close()
+        self.workers = []
 
 
 @contextlib.contextmanager

@@ -31,12 +31,12 @@ class PeerOutOfMemoryError(torch.OutOfMemoryError):
     """Another process ran out of device memory: this one goes back with it."""
 
 
-class LostError(RuntimeError):
+class LostProcessError(RuntimeError):
     """An exchange with the other processes failed; what happened to them is the reason."""
 
 
 @dataclass(slots=True)
-class Ranks:
+class ProcessGroup:
     """All processes of a run; one alone exchanges nothing.
 
     Args:
@@ -49,40 +49,40 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    explain: Callable[[Exception], Exception] = lambda error: LostError(str(error))
-    tell: Callable[..., None] = lambda *message: None
-    ask: Callable[..., list[tuple[Any, ...]]] = lambda *message: []
+    explain_failure: Callable[[Exception], Exception] = lambda error: LostProcessError(str(error))
+    send: Callable[..., None] = lambda *message: None
+    gather_answers: Callable[..., list[tuple[Any, ...]]] = lambda *message: []
     nccl: Any = field(default=None, init=False)
     is_aborted: bool = field(default=False, init=False)
 
     @property
-    def together(self) -> bool:
+    def is_distributed(self) -> bool:
         """Whether there is more than one process."""
         return self.size > 1
 
-    def deal(self, lengths: Sequence[int]) -> list[list[int]]:
+    def partition(self, lengths: Sequence[int]) -> list[list[int]]:
         """Which of N texts each process reads: every text once, the long ones spread evenly, the same answer on all.
 
-        >>> Ranks(size=2).deal([5, 9, 2, 7, 4])
+        >>> ProcessGroup(size=2).partition([5, 9, 2, 7, 4])
         [[1, 4, 2], [3, 0]]
         """
-        if not self.together:
+        if not self.is_distributed:
             return [list(range(len(lengths)))]
         by_length = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        dealt: list[list[int]] = [[] for _ in range(self.size)]
+        parts: list[list[int]] = [[] for _ in range(self.size)]
         for place, i in enumerate(by_length):
             # There and back again: the first process would otherwise have the longest text of every round.
             turn = place % (2 * self.size)
-            dealt[min(turn, 2 * self.size - 1 - turn)].append(i)
-        return dealt
+            parts[min(turn, 2 * self.size - 1 - turn)].append(i)
+        return parts
 
-    def meet(self, *, out_of_memory: bool = False) -> None:
+    def synchronize(self, *, out_of_memory: bool = False) -> None:
         """Wait for the others' word, and give one.
 
         Raises:
             PeerOutOfMemoryError: another process ran out of memory, and this one did not.
         """
-        if not self.together:
+        if not self.is_distributed:
             return
         word = torch.tensor([int(out_of_memory)])
         self._exchange(word, dist.ReduceOp.MAX)
@@ -91,13 +91,13 @@ class Ranks:
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace contiguous `tensors` by their sums over all processes, the same bits on each."""
-        self.meet()
+        self.synchronize()
         for tensor in tensors:
             self._exchange(tensor, dist.ReduceOp.SUM)
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace `tensors` by their means over all processes, the same bits on each."""
-        if not self.together:
+        if not self.is_distributed:
             return
         large = [t for t in tensors if t.numel() >= LARGE and t.is_contiguous()]
         small = [t for t in tensors if not (t.numel() >= LARGE and t.is_contiguous())]
@@ -112,18 +112,18 @@ class Ranks:
 
     def any_of(self, flags: Sequence[bool]) -> list[bool]:
         """Of each flag, whether a process has raised it."""
-        if not self.together:
+        if not self.is_distributed:
             return list(flags)
-        self.meet()
+        self.synchronize()
         raised = torch.tensor(flags, dtype=torch.uint8)
         self._exchange(raised, dist.ReduceOp.MAX)
         return [bool(flag) for flag in raised.tolist()]
 
-    def take_from_first(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Replace `tensors` by those of rank 0."""
-        if not self.together:
+        if not self.is_distributed:
             return
-        self.meet()
+        self.synchronize()
         for tensor in tensors:
             own = tensor.detach().contiguous()
             sent = own.view(torch.uint8) if own.dtype is torch.bool else own
@@ -136,7 +136,7 @@ class Ranks:
         state = np.random.SeedSequence([seed, STREAM, self.rank, step]).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]))
 
-    def connect(self, device: torch.device, port: int = 0, *, announce: Callable[[int], None] | None = None) -> None:
+    def init(self, device: torch.device, port: int = 0, *, announce: Callable[[int], None] | None = None) -> None:
         """Join the group; returns when all are there.
 
         Args:
@@ -158,7 +158,7 @@ class Ranks:
             if device.type == "cuda":
                 self.nccl = dist.new_group(backend="nccl", timeout=timeout)
 
-    def leave(self, *, abort: bool) -> None:
+    def destroy(self, *, abort: bool) -> None:
         """Leave the group; `abort` where the others may be gone."""
         if not dist.is_initialized():
             return
@@ -189,7 +189,7 @@ class Ranks:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise self.explain(error) from error
+            raise self.explain_failure(error) from error
 
 
 def checksums(tensors: Iterable[Tensor]) -> list[int]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from mlkd import __version__
 from mlkd.config.composition import as_flat_dict
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.errors import MlkdError, fail
@@ -33,6 +32,7 @@ from mlkd.runtime.run_folder import RunFolder, RunState, new_run_path
 from mlkd.tasks.base import collect_problems
 from mlkd.tasks.scoring.bootstrap import compare_systems
 from mlkd.tasks.scoring.scores import TaskResult
+from mlkd.version import __version__
 
 
 def evaluate(config: EvaluateConfig) -> Results | None:

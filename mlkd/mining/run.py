@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from mlkd import __version__
 from mlkd.config.mine_schema import MineConfig
 from mlkd.data.formats.compression import find_missing
 from mlkd.errors import MlkdError
@@ -25,6 +24,7 @@ from mlkd.mining.vector_blocks import VectorBlocks, remove_stale
 from mlkd.models.hub import locate_model
 from mlkd.runtime.atomic_files import write_json
 from mlkd.tasks.base import collect_problems
+from mlkd.version import __version__
 
 
 @dataclass(frozen=True, slots=True)

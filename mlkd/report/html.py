@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mlkd import __version__
 from mlkd.report.comparison import STUDENT, cost_plots, differences, histograms, system_rows
 from mlkd.report.markup import heat_map, to_html
 from mlkd.report.names import short_names
@@ -18,6 +17,7 @@ from mlkd.report.plots.scores import score_plot
 from mlkd.report.results import Results
 from mlkd.report.tables import UNITS, Table, build_tables
 from mlkd.runtime.atomic_files import write_text
+from mlkd.version import __version__
 
 NUM_HEADLINES = 3
 MAX_TITLE = 60

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlkd import __version__
 from mlkd.errors import fail
 from mlkd.runtime.atomic_files import write_json
 from mlkd.tasks.scoring.bootstrap import Comparison
 from mlkd.tasks.scoring.item_scores_file import read_samples, write_samples
 from mlkd.tasks.scoring.scores import Score, TaskResult
+from mlkd.version import __version__
 
 FORMAT = 2  # 1 has no comparisons
 SAMPLES_FILE = "samples.safetensors"

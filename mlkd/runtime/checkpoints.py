@@ -23,9 +23,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mlkd import __version__
 from mlkd.errors import MlkdError, fail
 from mlkd.runtime.atomic_files import sync_folder, write_json, write_text
+from mlkd.version import __version__
 
 log = logging.getLogger(__name__)
 

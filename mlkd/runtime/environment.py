@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mlkd import __version__
+from mlkd.version import __version__
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "sentencepiece", "datasets", "safetensors", "numpy", "scipy",

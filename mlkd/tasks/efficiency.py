@@ -49,7 +49,7 @@ class EfficiencyTask(Task):
 
     Source:
         Mao & Nakagawa 2023, "LEALLA: Learning Lightweight Language-agnostic Sentence Embeddings with Knowledge
-        Distillation", whose subject is the trade of size and speed for accuracy.
+        Trainer", whose subject is the trade of size and speed for accuracy.
     """
 
     needs_uncached: ClassVar[bool] = True

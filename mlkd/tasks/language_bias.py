@@ -36,7 +36,7 @@ class JointStsTask(StsTask):
     within each set and badly across them: its bias is negative.
 
     Source:
-        Reimers & Gurevych 2020, "Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation",
+        Reimers & Gurevych 2020, "Making Monolingual Sentence Embeddings Multilingual using Knowledge Trainer",
         section on language bias: expected (separate), actual (joint), difference (bias).
     """
 

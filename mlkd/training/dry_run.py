@@ -10,8 +10,8 @@ from mlkd.config.train_schema import TrainConfig
 from mlkd.models.size import describe_size
 from mlkd.runtime.devices import peak_memory_bytes
 from mlkd.training.preflight import check_run
-from mlkd.training.setup import prepare
-from mlkd.training.workers import Start, Team
+from mlkd.training.setup import set_up
+from mlkd.training.workers import Start, WorkerGroup
 
 TIMED_STEPS = 3
 
@@ -22,27 +22,27 @@ def dry_run(config: TrainConfig) -> None:
     Raises:
         MlkdError: whatever would stop the run before its first step.
     """
-    checked = check_run(config)
-    prepared = prepare(config, checked, None, lambda: None)
-    run = prepared.distillation
+    preflight = check_run(config)
+    setup = set_up(config, preflight, None, lambda: None)
+    run = setup.trainer
     sizes = describe_size(run.student)
-    with Team(Start(config, checked.device.type, torch.get_num_threads()), run) as team:
+    with WorkerGroup(Start(config, preflight.device.type, torch.get_num_threads()), run) as team:
         team.join(lambda: None)
         values, _, _ = run.step()  # the first step pays for warm-up
         start = time.perf_counter()
         for _ in range(TIMED_STEPS):
             run.step()
-        if checked.device.type == "cuda":
+        if preflight.device.type == "cuda":
             torch.cuda.synchronize()
         step_s = (time.perf_counter() - start) / TIMED_STEPS
-    total = run.rhythm.total_steps
+    total = run.intervals.total_steps
     pairs = run.data.pairs
     shared = "" if config.hardware.processes == 1 else f", in each of {config.hardware.processes} processes"
-    print(f"device        {checked.device}, {run.precision or torch.float32}{shared}")
+    print(f"device        {preflight.device}, {run.precision or torch.float32}{shared}")
     print(f"parameters    {sizes['parameters']:,} ({sizes['parameters_without_embeddings']:,} without embeddings)")
     print(f"dimension     {sizes['dimension']}")
     print(f"pairs         {sum(pairs.language_sizes):,} in {len(pairs.language_sizes)} languages")
     print(f"steps         {total:,} of {run.pairs_per_step:,} pairs")
     print(f"first loss    {float(values.total.detach()):.6g}")
-    print(f"peak memory   {peak_memory_bytes(checked.device) / 2**20:,.0f} MiB")
+    print(f"peak memory   {peak_memory_bytes(preflight.device) / 2**20:,.0f} MiB")
     print(f"time          {step_s:.3f} s a step, about {total * step_s / 60:.1f} min without evaluations")

@@ -14,18 +14,18 @@ from mlkd.runtime.log import RunLog
 from mlkd.runtime.run_folder import RunFolder
 from mlkd.tasks.scoring.scores import TaskResult
 from mlkd.training.finalize import PICTURE_FILE, model_card, save_picture_vectors
-from mlkd.training.setup import Prepared
-from mlkd.training.state import Standing
+from mlkd.training.setup import TrainingSetup
+from mlkd.training.state import TrainState
 
 log = logging.getLogger("mlkd")
 
 
 @dataclass(slots=True)
-class Session:
+class EvaluationCallback:
     """What a run evaluates by, and where it keeps its best student."""
 
     config: TrainConfig
-    prepared: Prepared
+    setup: TrainingSetup
     evaluations: Evaluations
     run: RunFolder
     run_log: RunLog
@@ -33,41 +33,41 @@ class Session:
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Score the untrained student, then put it where `checkpoint` left it."""
-        distillation = self.prepared.distillation
-        untrained = score_untrained(self.prepared, self.evaluations, self.run)
+        trainer = self.setup.trainer
+        untrained = score_untrained(self.setup, self.evaluations, self.run)
         self.best = BestMetric.find(self.config.evaluation.metric, untrained)
         if checkpoint is None:
             self.run_log.log_step(0, as_metrics(untrained), kind="eval")
         else:
-            distillation.restore(checkpoint)
+            trainer.restore(checkpoint)
             log.info("continuing after step %d of %s", checkpoint.step, self.run.path)
-        self.run_log.total_steps = distillation.rhythm.total_steps
-        self.run_log.first_step = distillation.standing.step
+        self.run_log.total_steps = trainer.intervals.total_steps
+        self.run_log.first_step = trainer.state.step
 
-    def evaluate(self, standing: Standing) -> bool:
-        """Score the student at this standing; a new best is saved. Returns whether it is one."""
-        student = self.prepared.distillation.student
-        results = self.evaluations.score(student, self.prepared.teacher)
+    def evaluate(self, state: TrainState) -> bool:
+        """Score the student at this state; a new best is saved. Returns whether it is one."""
+        student = self.setup.trainer.student
+        results = self.evaluations.score(student, self.setup.teacher)
         metrics = as_metrics(results)
-        self.run_log.log_step(standing.step, metrics, kind="eval")
-        log.info("step %d: %s", standing.step, describe(results))
+        self.run_log.log_step(state.step, metrics, kind="eval")
+        log.info("step %d: %s", state.step, describe(results))
         value = metrics.get(self.best.key) if self.best is not None else None
-        is_best = self.best is None or (value is not None and self.best.improves(value, standing.best))
+        is_best = self.best is None or (value is not None and self.best.improves(value, state.best))
         if is_best:
-            standing.best, standing.best_step = value, standing.step
-            save_encoder(student, self.run.student, card=model_card(self.config, self.prepared, standing))
+            state.best, state.best_step = value, state.step
+            save_encoder(student, self.run.student, card=model_card(self.config, self.setup, state))
         return is_best
 
 
-def score_untrained(prepared: Prepared, evaluations: Evaluations, run: RunFolder) -> list[TaskResult]:
+def score_untrained(setup: TrainingSetup, evaluations: Evaluations, run: RunFolder) -> list[TaskResult]:
     """Scores of the student before its first step, computed once a run."""
     path = run.eval / "untrained.json"
     if not path.is_file():
-        student = prepared.distillation.student
-        results = evaluations.score(student, prepared.teacher)
+        student = setup.trainer.student
+        results = evaluations.score(student, setup.teacher)
         log.info("untrained: %s", describe(results))
         path.parent.mkdir(exist_ok=True)
-        save_picture_vectors(student, prepared, run.eval / PICTURE_FILE)
+        save_picture_vectors(student, setup, run.eval / PICTURE_FILE)
         write_task_results(path, results)
     return read_task_results(path)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from mlkd import __version__
 from mlkd.config.train_schema import TrainConfig
 from mlkd.data.pairs import LanguagePair
 from mlkd.evaluation.evaluator import read_task_results, write_task_results
@@ -26,9 +25,10 @@ from mlkd.report.terminal import print_tables
 from mlkd.runtime.devices import place
 from mlkd.runtime.run_folder import RunFolder
 from mlkd.tasks.scoring.bootstrap import NUM_RESAMPLES, compare_systems, with_intervals
-from mlkd.training.preflight import Checked, reduced_dimension
-from mlkd.training.setup import Prepared
-from mlkd.training.state import Standing
+from mlkd.training.preflight import PreflightResult, reduced_dimension
+from mlkd.training.setup import TrainingSetup
+from mlkd.training.state import TrainState
+from mlkd.version import __version__
 
 log = logging.getLogger("mlkd")
 PICTURE_FILE = "untrained_picture.safetensors"
@@ -36,8 +36,8 @@ PICTURE_SENTENCES = 40
 PICTURE_MIN_SENTENCES = 8
 
 
-def conclude(
-    config: TrainConfig, checked: Checked, prepared: Prepared, run: RunFolder, stop: Callable[[], None]
+def finalize(
+    config: TrainConfig, preflight: PreflightResult, setup: TrainingSetup, run: RunFolder, stop: Callable[[], None]
 ) -> None:
     """Score the best student and the teacher, write results.json, results.md and report.html, print the table.
 
@@ -45,13 +45,13 @@ def conclude(
         config, checked, prepared, run: of the run.
         stop: called between encoders; raises when the run must end. The conclusion can be done again.
     """
-    evaluations = checked.evaluations
-    best = load_best(prepared, run)
+    evaluations = preflight.evaluations
+    best = load_best(setup, run)
     teacher_file = run.eval / "teacher.json"
     if not teacher_file.is_file():
-        write_task_results(teacher_file, evaluations.score(prepared.teacher, prepared.teacher))
+        write_task_results(teacher_file, evaluations.score(setup.teacher, setup.teacher))
     stop()
-    student_results = evaluations.score(best, prepared.teacher)
+    student_results = evaluations.score(best, setup.teacher)
     write_task_results(run.eval / "student.json", student_results)
     stop()
     scored = {
@@ -67,18 +67,18 @@ def conclude(
     )
     write_results(run.results_json, results)
     tables = write_tables(run.path, results)
-    draw_picture(prepared, best, run)
+    draw_picture(setup, best, run)
     write_report(run.path)
     print_tables(tables)
     print(f"\nstudent: {run.student}\nreport:  {run.report}")
 
 
-def load_best(prepared: Prepared, run: RunFolder) -> SentenceEncoder:
+def load_best(setup: TrainingSetup, run: RunFolder) -> SentenceEncoder:
     """The student in `student/`, on the device of the run: what was saved is what is scored."""
-    device = prepared.distillation.student.device
+    device = setup.trainer.student.device
     best = load_encoder(str(run.student))
     place(best.body, device, None)
-    best.encode_tokens = prepared.distillation.max_tokens
+    best.encode_tokens = setup.trainer.max_tokens
     return best.to(device)
 
 
@@ -96,16 +96,16 @@ def describe_systems(config: TrainConfig, student: SentenceEncoder, run: RunFold
     }
 
 
-def save_picture_vectors(student: Encoder, prepared: Prepared, path: Path) -> None:
+def save_picture_vectors(student: Encoder, setup: TrainingSetup, path: Path) -> None:
     """Vectors of held-out sentences before the first step, for the picture at the end."""
-    texts = aligned_texts(prepared.corpus.dev)
+    texts = aligned_texts(setup.corpus.dev)
     if texts:
         save_file({language: student.encode(rows).contiguous() for language, rows in texts.items()}, path)
 
 
-def draw_picture(prepared: Prepared, best: Encoder, run: RunFolder) -> None:
+def draw_picture(setup: TrainingSetup, best: Encoder, run: RunFolder) -> None:
     """Held-out sentences in two dimensions, before and after; left out, and said so, where too few were held out."""
-    texts = aligned_texts(prepared.corpus.dev)
+    texts = aligned_texts(setup.corpus.dev)
     if not texts:
         log.info("no picture of held-out sentences: data.dev_pairs holds out too few")
         return
@@ -132,10 +132,10 @@ def aligned_texts(dev: list[LanguagePair]) -> dict[str, list[str]]:
     return texts
 
 
-def model_card(config: TrainConfig, prepared: Prepared, standing: Standing) -> str:
+def model_card(config: TrainConfig, setup: TrainingSetup, state: TrainState) -> str:
     """README.md of the student's folder."""
     languages = ", ".join([config.data.source_language, *config.data.languages])
-    student = prepared.distillation.student
+    student = setup.trainer.student
     return f"""---
 library_name: sentence-transformers
 tags: [sentence-transformers, sentence-similarity, multilingual, knowledge-distillation]
@@ -143,8 +143,8 @@ tags: [sentence-transformers, sentence-similarity, multilingual, knowledge-disti
 # {config.name}
 
 Sentence encoder for {languages}, {student.dimension} dimensions, distilled with mlkd {__version__} from
-`{config.teacher.model}` on {prepared.distillation.data.pairs.source.size:,} sentence pairs
-(step {standing.step} of {prepared.distillation.rhythm.total_steps}).
+`{config.teacher.model}` on {setup.trainer.data.pairs.source.size:,} sentence pairs
+(step {state.step} of {setup.trainer.intervals.total_steps}).
 
 ```python
 from sentence_transformers import SentenceTransformer

@@ -23,14 +23,14 @@ from mlkd.tasks.parallel import NearestTask
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class PreflightResult:
     """What the checks found: the device, and the evaluation data they had to read."""
 
     device: torch.device
     evaluations: Evaluations
 
 
-def check_run(config: TrainConfig) -> Checked:
+def check_run(config: TrainConfig) -> PreflightResult:
     """Look at everything a run needs, but open no weights and no training text.
 
     Raises:
@@ -59,7 +59,7 @@ def check_run(config: TrainConfig) -> Checked:
         raise MlkdError(problems)
     if evaluations.need_teacher:
         evaluations = dataclasses.replace(evaluations, teacher=teacher_name(config, teacher))
-    return Checked(device, evaluations)
+    return PreflightResult(device, evaluations)
 
 
 def teacher_name(config: TrainConfig, folder: Path) -> str:

@@ -18,11 +18,11 @@ from mlkd.runtime.log import RunLog
 from mlkd.runtime.progress import SHOWN_BY_BAR
 from mlkd.runtime.run_folder import RunFolder, RunState, Status
 from mlkd.runtime.signals import Interrupts
-from mlkd.training.evaluation_callback import Session
-from mlkd.training.finalize import conclude
+from mlkd.training.evaluation_callback import EvaluationCallback
+from mlkd.training.finalize import finalize
 from mlkd.training.preflight import check_run
-from mlkd.training.setup import prepare
-from mlkd.training.workers import Start, Team
+from mlkd.training.setup import set_up
+from mlkd.training.workers import Start, WorkerGroup
 
 log = logging.getLogger("mlkd")
 
@@ -59,7 +59,7 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
         RunInterruptedError: after a signal, once the state is saved.
         InterruptedAfterwardsError: after a signal, with the run finished.
     """
-    checked = check_run(config)
+    preflight = check_run(config)
     run = RunFolder(folder)
     name = config_fingerprint(config)
     with run.lock(), Interrupts() as interrupts:
@@ -76,17 +76,17 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
                 run.write_status(Status(state=RunState.running, step=step, fingerprint=name))
                 write_text(run.config, as_yaml(config))
                 write_text(run.overrides, "".join(f"- {o!r}\n" for o in overrides) or "[]\n")
-                run.write_environment(str(checked.device))
-                prepared = prepare(config, checked, run, lambda: stop_if_asked(interrupts))
-                session = Session(config, prepared, checked.evaluations, run, run_log)
-                start = Start(config, checked.device.type, torch.get_num_threads(), run.checkpoints, step or None)
-                with Team(start, prepared.distillation) as team:
+                run.write_environment(str(preflight.device))
+                setup = set_up(config, preflight, run, lambda: stop_if_asked(interrupts))
+                session = EvaluationCallback(config, setup, preflight.evaluations, run, run_log)
+                start = Start(config, preflight.device.type, torch.get_num_threads(), run.checkpoints, step or None)
+                with WorkerGroup(start, setup.trainer) as team:
                     session.begin(checkpoint)
                     team.join(lambda: stop_if_asked(interrupts))
-                    prepared.distillation.train(run_log, session.evaluate, writer, interrupts)
-                step = prepared.distillation.standing.step
+                    setup.trainer.train(run_log, session.evaluate, writer, interrupts)
+                step = setup.trainer.state.step
                 stop_if_asked(interrupts)
-                conclude(config, checked, prepared, run, lambda: stop_if_asked(interrupts))
+                finalize(config, preflight, setup, run, lambda: stop_if_asked(interrupts))
                 state = RunState.finished
             except KeyboardInterrupt as interrupt:
                 state, error = RunState.interrupted, str(interrupt)

@@ -34,9 +34,9 @@ from mlkd.teacher.reduction import ReducedTeacher, Taught
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.teacher.vector_store import Positions, unit_norm
 from mlkd.training.dataloader import TrainingData
-from mlkd.training.preflight import Checked, reduced_dimension
-from mlkd.training.state import Rhythm
-from mlkd.training.trainer import Distillation
+from mlkd.training.preflight import PreflightResult, reduced_dimension
+from mlkd.training.state import Intervals
+from mlkd.training.trainer import Trainer
 
 log = logging.getLogger("mlkd")
 EVALUATIONS_PER_RUN = 6
@@ -44,23 +44,28 @@ NORM_SAMPLE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TrainingSetup:
     """A run before its first step.
 
     Args:
-        distillation: with the untrained student.
+        trainer: with the untrained student.
         corpus: for its held-out pairs.
         teacher: opens its weights on first use; in fewer dimensions where the run reduces it.
     """
 
-    distillation: Distillation
+    trainer: Trainer
     corpus: Corpus
     teacher: Encoder
 
 
-def prepare(
-    config: TrainConfig, checked: Checked, run: RunFolder | None, stop: Callable[[], None], *, follows: bool = False
-) -> Prepared:
+def set_up(
+    config: TrainConfig,
+    preflight: PreflightResult,
+    run: RunFolder | None,
+    stop: Callable[[], None],
+    *,
+    follows: bool = False,
+) -> TrainingSetup:
     """Read the corpus, compute what teacher vectors and tokens the cache lacks, and build the student.
 
     Args:
@@ -78,18 +83,18 @@ def prepare(
         log.info("%s", line)
     if run is not None:
         record_data(run, corpus.report)
-    report_overlap(config, checked, corpus)
+    report_overlap(config, preflight, corpus)
     pairs = TrainingPairs.from_corpus(corpus.train)
-    teacher = LazyTeacher(lambda: config.teacher.load(config.hardware, checked.device))
-    targets, positions = compute_targets(config, checked, pairs, teacher, None if follows else stop)
+    teacher = LazyTeacher(lambda: config.teacher.load(config.hardware, preflight.device))
+    targets, positions = compute_targets(config, preflight, pairs, teacher, None if follows else stop)
     sample = targets.rows(positions[: min(pairs.num_sources, NORM_SAMPLE)])
     held_out = sorted({text for pair in corpus.dev for side in (pair.source, pair.target) for text in side})
     material = StudentCorpus(pairs, Path(config.cache_dir), held_out)
-    student = build_student(config, checked, material, normalize=unit_norm(sample), wide=targets.dimension)
+    student = build_student(config, preflight, material, normalize=unit_norm(sample), wide=targets.dimension)
     stop()
-    distillation = build_distillation(config, checked, pairs, (targets, positions), student)
+    trainer = build_trainer(config, preflight, pairs, (targets, positions), student)
     judged = teacher if targets.reduction is None else ReducedTeacher(teacher, targets.reduction)
-    return Prepared(distillation, corpus, judged)
+    return TrainingSetup(trainer, corpus, judged)
 
 
 def record_data(run: RunFolder, report: DataReport) -> None:
@@ -112,14 +117,18 @@ def record_data(run: RunFolder, report: DataReport) -> None:
     write_json(path, report.as_json())
 
 
-def report_overlap(config: TrainConfig, checked: Checked, corpus: Corpus) -> None:
+def report_overlap(config: TrainConfig, preflight: PreflightResult, corpus: Corpus) -> None:
     """Warn of evaluation sentences that stand in the training text."""
     if config.task:
-        evaluation_overlap(corpus.train, checked.evaluations.texts())
+        evaluation_overlap(corpus.train, preflight.evaluations.texts())
 
 
 def compute_targets(
-    config: TrainConfig, checked: Checked, pairs: TrainingPairs, teacher: LazyTeacher, stop: Callable[[], None] | None
+    config: TrainConfig,
+    preflight: PreflightResult,
+    pairs: TrainingPairs,
+    teacher: LazyTeacher,
+    stop: Callable[[], None] | None,
 ) -> tuple[TeacherTargets, Positions]:
     """Teacher vectors of all sources, and of the translations where the loss asks for them.
 
@@ -130,7 +139,7 @@ def compute_targets(
     Returns:
         The targets, reduced where the run asks for it, and each distinct text's position, -1 without a vector.
     """
-    precision = autocast_type(config.hardware.teacher_precision, checked.device)
+    precision = autocast_type(config.hardware.teacher_precision, preflight.device)
     folder = Path(config.cache_dir) / "teacher" / config.teacher.fingerprint(precision)
     targets = TeacherTargets(folder, teacher)
     wanted = pairs.texts if config.needs_teacher_target else pairs.texts[: pairs.num_sources]
@@ -151,31 +160,31 @@ def compute_targets(
 
 
 def build_student(
-    config: TrainConfig, checked: Checked, corpus: StudentCorpus, *, normalize: bool, wide: int
+    config: TrainConfig, preflight: PreflightResult, corpus: StudentCorpus, *, normalize: bool, wide: int
 ) -> SentenceEncoder:
     """The untrained student on its device, in training mode; with a layer `wide` where the loss asks for one."""
     student = config.student.build(corpus, normalize=normalize, seed=config.seed)
     if config.loss.needs_wide:
         student.widen(wide, replaces_last=config.student.dense_dim is not None)
-    place(student.body, checked.device, autocast_type(config.hardware.precision, checked.device))
-    student.to(checked.device)
-    student.encode_tokens = config.hardware.forward_tokens(checked.device)
+    place(student.body, preflight.device, autocast_type(config.hardware.precision, preflight.device))
+    student.to(preflight.device)
+    student.encode_tokens = config.hardware.forward_tokens(preflight.device)
     if config.hardware.compile:
         student.body.compile(dynamic=True)
     student.train()
     return student
 
 
-def build_distillation(
+def build_trainer(
     config: TrainConfig,
-    checked: Checked,
+    preflight: PreflightResult,
     pairs: TrainingPairs,
     taught: tuple[TeacherTargets, Positions],
     student: SentenceEncoder,
-) -> Distillation:
+) -> Trainer:
     """Tokenise what the cache lacks, and put loss, optimiser and order of batches beside the student."""
     targets, positions = taught
-    device = checked.device
+    device = preflight.device
     tokenizer_key = fingerprint([student.tokenizer.backend_tokenizer.to_str(), str(student.text)])
     tokens = TokenStore.open_or_build(Path(config.cache_dir), pairs.texts, student.tokenize, tokenizer_key)
     batches = Batches(pairs.language_sizes, config.optim.batch_size, config.data.language_temperature, config.seed)
@@ -185,12 +194,12 @@ def build_distillation(
         raise fail("E204", what, where="hardware.processes")
     total_steps = config.optim.total_steps(batches.num_batches)
     evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
-    return Distillation(
+    return Trainer(
         student,
         config.loss.build(student.dimension, targets.dimension).to(device),
         TrainingData(pairs, tokens, targets, positions, batches, mine_negatives(config, pairs, taught)),
         config.optim,
-        Rhythm(
+        Intervals(
             total_steps=total_steps,
             log_every=config.log_every_steps,
             evaluate_every=evaluate_every,

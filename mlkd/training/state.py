@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Standing:
+class TrainState:
     """How far a run is; the part of its state that is neither weights nor tensors.
 
     Args:
@@ -29,7 +29,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class Intervals:
     """When things happen, in optimiser steps."""
 
     total_steps: int

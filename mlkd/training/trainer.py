@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mlkd.data.token_store import TokenIds
 from mlkd.distributed.gradient_sync import average_gradients, collect_random_states
-from mlkd.distributed.process_group import PeerOutOfMemoryError, Ranks
+from mlkd.distributed.process_group import PeerOutOfMemoryError, ProcessGroup
 from mlkd.distributed.random_state import from_checkpoint, num_streams, random_state, set_random_state
 from mlkd.errors import fail
 from mlkd.losses.all_gather import gather_rows, sum_of_all
@@ -35,7 +35,7 @@ from mlkd.runtime.out_of_memory import fewer_tokens, release_device_memory
 from mlkd.runtime.signals import Interrupts
 from mlkd.training.dataloader import Batch, TrainingData
 from mlkd.training.metrics import metrics, timing
-from mlkd.training.state import Rhythm, Standing
+from mlkd.training.state import Intervals, TrainState
 
 log = logging.getLogger("mlkd")
 MAX_SKIPPED = 3
@@ -61,8 +61,8 @@ class Gradient:
     is_finite: bool
 
 
-class Distillation:
-    """One run: student, loss and optimiser, and the standing that a checkpoint restores.
+class Trainer:
+    """One run: student, loss and optimiser, and the training state that a checkpoint restores.
 
     Where several processes train together, each has one of these and takes the same steps: all of them draw the same
     batch, each reads its part of the texts, all compute the loss of the whole, and gradients are averaged.
@@ -72,7 +72,7 @@ class Distillation:
         loss: on the same device; may hold a projection.
         data: see TrainingData.
         optim: its schedule and clipping.
-        rhythm: see Rhythm.
+        intervals: see Intervals.
         precision: autocast type of the forward pass, None for fp32.
         max_tokens: token positions in one forward pass.
         caching: keep vectors instead of activations until the backward pass; see mlkd.models.gradient_cache.
@@ -85,7 +85,7 @@ class Distillation:
         loss: MixLoss,
         data: TrainingData,
         optim: Optim,
-        rhythm: Rhythm,
+        intervals: Intervals,
         *,
         precision: torch.dtype | None,
         max_tokens: int,
@@ -96,13 +96,13 @@ class Distillation:
         self.loss = loss
         self.data = data
         self.optim = optim
-        self.rhythm = rhythm
+        self.intervals = intervals
         self.precision = precision
         self.wanted_tokens = max_tokens
         self.caching = caching
         self.masked_language = masked_language
-        self.standing = Standing()
-        self.ranks = Ranks()
+        self.state = TrainState()
+        self.process_group = ProcessGroup()
         self.quiet_terms = QuietTerms()
         self.embedding = row_embedding(student)
         trained = loss if masked_language is None else nn.ModuleList([loss, masked_language])
@@ -110,45 +110,45 @@ class Distillation:
         self.lazy_rows = optim.build_lazy_rows(self.embedding.weight)
 
     def train(
-        self, run_log: RunLog, evaluate: Callable[[Standing], bool], writer: CheckpointWriter, interrupts: Interrupts
+        self, run_log: RunLog, evaluate: Callable[[TrainState], bool], writer: CheckpointWriter, interrupts: Interrupts
     ) -> None:
         """Steps until the run is complete, stops early or is interrupted; saved whenever it leaves.
 
         Args:
             run_log: open.
-            evaluate: scores the student at this standing and returns whether it is the best so far.
+            evaluate: scores the student at this state and returns whether it is the best so far.
             writer: of checkpoints.
             interrupts: active.
         """
-        standing, rhythm = self.standing, self.rhythm
-        saved = standing.step
+        state, intervals = self.state, self.intervals
+        saved = state.step
         with run_log.progress() as progress:
             while not self.finished and interrupts.requested is None:
-                values, shares, num_tokens = self.step(with_shares=(standing.step + 1) % rhythm.log_every == 0)
-                lr = self.optim.learning_rate(standing.step - 1, rhythm.total_steps)
+                values, shares, num_tokens = self.step(with_shares=(state.step + 1) % intervals.log_every == 0)
+                lr = self.optim.learning_rate(state.step - 1, intervals.total_steps)
                 losses = {"loss": values.total.detach(), **{k: v.detach() for k, v in values.weighted.items()}}
-                progress.update(standing.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
+                progress.update(state.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
                 if shares is not None:
                     self.quiet_terms.observe(shares)
-                    run_log.log_step(standing.step, metrics(values, shares, lr))
-                    run_log.log_timing(standing.step, timing(progress, self.student.device))
+                    run_log.log_step(state.step, metrics(values, shares, lr))
+                    run_log.log_timing(state.step, timing(progress, self.student.device))
                     return_free_memory()
-                if standing.step % rhythm.evaluate_every == 0 or standing.step == rhythm.total_steps:
+                if state.step % intervals.evaluate_every == 0 or state.step == intervals.total_steps:
                     with progress.paused():
-                        is_best = evaluate(standing)
-                    standing.evaluations_since_best = 0 if is_best else standing.evaluations_since_best + 1
-                if standing.step % rhythm.checkpoint_every == 0 or self.finished:
+                        is_best = evaluate(state)
+                    state.evaluations_since_best = 0 if is_best else state.evaluations_since_best + 1
+                if state.step % intervals.checkpoint_every == 0 or self.finished:
                     self.save(writer)
-                    saved = standing.step
-        if saved != standing.step:
+                    saved = state.step
+        if saved != state.step:
             self.save(writer)
 
     @property
     def finished(self) -> bool:
         """Whether all steps are done or early stopping ended the run."""
-        patience = self.rhythm.patience
-        return self.standing.step >= self.rhythm.total_steps or (
-            patience is not None and self.standing.evaluations_since_best >= patience
+        patience = self.intervals.patience
+        return self.state.step >= self.intervals.total_steps or (
+            patience is not None and self.state.evaluations_since_best >= patience
         )
 
     @property
@@ -158,7 +158,7 @@ class Distillation:
     @property
     def max_tokens(self) -> int:
         """Token positions in one forward pass."""
-        return self.standing.max_tokens or self.wanted_tokens
+        return self.state.max_tokens or self.wanted_tokens
 
     def step(self, *, with_shares: bool = False) -> tuple[LossValues, dict[str, float] | None, int]:
         """One optimiser step; a loss or gradient that is not finite moves nothing.
@@ -166,12 +166,12 @@ class Distillation:
         Returns:
             The last batch's loss values, each term's share of the gradient if asked for, and tokens read.
         """
-        self.ranks.tell("step", with_shares)
-        lr = self.optim.learning_rate(self.standing.step, self.rhythm.total_steps)
-        first_batch = self.standing.batch
+        self.process_group.send("step", with_shares)
+        lr = self.optim.learning_rate(self.state.step, self.intervals.total_steps)
+        first_batch = self.state.batch
         gradient = self.gradient_in_memory(with_shares=with_shares)
         self.update(lr, gradient.lazy_parts, finite=gradient.is_finite, first_batch=first_batch)
-        self.standing.step += 1
+        self.state.step += 1
         return gradient.values, gradient.shares, gradient.num_tokens
 
     def gradient(self, *, with_shares: bool) -> Gradient:
@@ -190,14 +190,14 @@ class Distillation:
             (values.total / self.optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
             lazy_parts += self.release_rows()
             num_tokens += batch.num_tokens
-        if self.ranks.together:
-            lazy_parts = average_gradients(self.ranks, self.optimizer, self.embedding.weight, lazy_parts, read)
-        is_bad = self.ranks.any_of([not torch.isfinite(values.total)])[0]
+        if self.process_group.is_distributed:
+            lazy_parts = average_gradients(self.process_group, self.optimizer, self.embedding.weight, lazy_parts, read)
+        is_bad = self.process_group.any_of([not torch.isfinite(values.total)])[0]
         return Gradient(values, shares, num_tokens, lazy_parts, not is_bad)
 
     def gradient_in_memory(self, *, with_shares: bool) -> Gradient:
         """`gradient`, of the same batches once more with less in memory where the device has too little."""
-        first_batch, random = self.standing.batch, random_state(self.student.device)
+        first_batch, random = self.state.batch, random_state(self.student.device)
         while True:
             others_know = False
             try:
@@ -207,12 +207,12 @@ class Distillation:
             except torch.OutOfMemoryError:
                 pass
             if not others_know:
-                self.ranks.meet(out_of_memory=True)
+                self.process_group.synchronize(out_of_memory=True)
             self.optimizer.zero_grad(set_to_none=True)
             self.embedding.release()
             release_device_memory()
             self.use_less_memory(first_batch)
-            self.standing.batch = first_batch
+            self.state.batch = first_batch
             set_random_state(self.student.device, random)
 
     def use_less_memory(self, batch: int) -> None:
@@ -222,7 +222,7 @@ class Distillation:
             log.warning("out of device memory: gradients are cached from here on (hardware.gradient_caching=true)")
             return
         longest = max(map(len, self.data.batch(batch, self.loss.mix).tokens))
-        self.standing.max_tokens = fewer_tokens(self.max_tokens, longest, "training")
+        self.state.max_tokens = fewer_tokens(self.max_tokens, longest, "training")
 
     def update(self, lr: float, lazy_parts: list[tuple[Tensor, Tensor]], *, finite: bool, first_batch: int) -> None:
         """Clip and apply the gradients, unless loss or gradient is not finite."""
@@ -238,7 +238,7 @@ class Distillation:
             self.optimizer.step()
             if merged is not None and self.lazy_rows is not None:
                 self.lazy_rows.step(*merged, lr * self.optim.embedding_lr_factor)
-            self.standing.skipped = 0
+            self.state.skipped = 0
         else:
             self._skip(first_batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -255,12 +255,12 @@ class Distillation:
         """Loss of a batch; all its sentences go through the student together."""
         passes: dict[str, Any] = {"max_tokens": self.max_tokens, "caching": self.caching}
         wide = self.loss.mix.needs_wide
-        dealt = self.ranks.deal([len(row) for row in batch.tokens])
-        own = [batch.tokens[i] for i in dealt[self.ranks.rank]]
+        parts = self.process_group.partition([len(row) for row in batch.tokens])
+        own = [batch.tokens[i] for i in parts[self.process_group.rank]]
         with autocast(self.student.device, self.precision):
             found = self.student.forward_tokens(own, **passes, wide=wide)
-        if self.ranks.together:
-            found = gather_rows(found, dealt, self.ranks.rank, self.ranks.sum)
+        if self.process_group.is_distributed:
+            found = gather_rows(found, parts, self.process_group.rank, self.process_group.sum)
         student_ND, wide_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
         vectors = self.data.pair_vectors(batch, student_ND, wide_NW if wide else None)
         values = self.loss(vectors)
@@ -273,10 +273,14 @@ class Distillation:
         """Loss of the masked language model, over the hidden tokens of the whole batch."""
         assert self.masked_language is not None
         sentences = batch.tokens[: batch.num_sentences]
-        own = self.ranks.deal([len(row) for row in sentences])[self.ranks.rank]
+        own = self.process_group.partition([len(row) for row in sentences])[self.process_group.rank]
         with autocast(self.student.device, self.precision):
             term = self.masked_language(self.student, self.embedding, sentences, batch=batch.number, own=own, **passes)
-        return sum_of_all(term, self.ranks.size, self.ranks.sum) if self.ranks.together else term
+        return (
+            sum_of_all(term, self.process_group.size, self.process_group.sum)
+            if self.process_group.is_distributed
+            else term
+        )
 
     def shares(self, values: LossValues, vectors: PairVectors) -> dict[str, float]:
         """Each term's share of the gradient; they sum to 1.
@@ -290,7 +294,7 @@ class Distillation:
         weighted = {name: value for name, value in values.weighted.items() if name != AUXILIARY}
         total = torch.stack(list(weighted.values())).sum()
         weights = [p for p in self.student.parameters() if p.requires_grad and p is not self.embedding.weight]
-        mean = self.ranks.mean if self.ranks.together else None
+        mean = self.process_group.mean if self.process_group.is_distributed else None
         share = shares_of(gradient_norms({"mix": total, AUXILIARY: auxiliary}, weights, mean))
         inside = shares_of(gradient_norms(weighted, vectors.student_vectors))
         return {**{name: share["mix"] * s for name, s in inside.items()}, AUXILIARY: share[AUXILIARY]}
@@ -306,14 +310,14 @@ class Distillation:
 
     def next_batch(self) -> Batch:
         """The next batch of the fixed order; a function of seed and how many were drawn before."""
-        batch = self.data.batch(self.standing.batch, self.loss.mix)
-        self.standing.batch += 1
+        batch = self.data.batch(self.state.batch, self.loss.mix)
+        self.state.batch += 1
         return batch
 
     def _skip(self, first_batch: int) -> None:
-        self.standing.skipped += 1
-        what = f"loss or gradient is not finite at step {self.standing.step + 1} (batches from {first_batch})"
-        if self.standing.skipped >= MAX_SKIPPED:
+        self.state.skipped += 1
+        what = f"loss or gradient is not finite at step {self.state.step + 1} (batches from {first_batch})"
+        if self.state.skipped >= MAX_SKIPPED:
             raise fail(
                 "E601",
                 f"{what}, {MAX_SKIPPED} steps in a row",
@@ -324,7 +328,7 @@ class Distillation:
 
     def save(self, writer: CheckpointWriter) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""
-        others = collect_random_states(self.ranks, self.weights(), self.standing.step)
+        others = collect_random_states(self.process_group, self.weights(), self.state.step)
         tensors = {
             "student": self.student.state_dict(),
             "loss": self.loss.state_dict(),
@@ -333,9 +337,7 @@ class Distillation:
             "lazy_rows": self.lazy_rows.tensors() if self.lazy_rows is not None else {},
             "random": {**random_state(self.student.device), **others},
         }
-        writer.save(
-            self.standing.step, {name: group for name, group in tensors.items() if group}, asdict(self.standing)
-        )
+        writer.save(self.state.step, {name: group for name, group in tensors.items() if group}, asdict(self.state))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue where `checkpoint` was saved."""
@@ -346,16 +348,16 @@ class Distillation:
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
         if self.lazy_rows is not None:
             self.lazy_rows.load_tensors(checkpoint.tensors["lazy_rows"])
-        self.standing = Standing(**checkpoint.state)
+        self.state = TrainState(**checkpoint.state)
         random = checkpoint.tensors["random"]
-        own = from_checkpoint(random, self.ranks.rank)
+        own = from_checkpoint(random, self.process_group.rank)
         if own is None:
-            self.ranks.seed(self.data.batches.seed, self.standing.step)
+            self.process_group.seed(self.data.batches.seed, self.state.step)
         else:
             set_random_state(self.student.device, own)
-        if num_streams(random) != self.ranks.size:
+        if num_streams(random) != self.process_group.size:
             what = "saved by %d process(es), continued by %d: dropout draws other numbers from here on"
-            log.warning(what, num_streams(random), self.ranks.size)
+            log.warning(what, num_streams(random), self.process_group.size)
 
     def weights(self) -> list[Tensor]:
         """All tensors that must be equal in processes that train together, in one order."""

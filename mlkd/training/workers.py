@@ -16,8 +16,8 @@ from types import TracebackType
 import torch
 
 from mlkd.config.train_schema import TrainConfig
-from mlkd.distributed.launcher import Crew, Failure
-from mlkd.distributed.process_group import Ranks, checksums
+from mlkd.distributed.launcher import Failure, Launcher
+from mlkd.distributed.process_group import ProcessGroup, checksums
 from mlkd.distributed.random_state import random_state
 from mlkd.errors import fail
 from mlkd.evaluation.evaluator import Evaluations
@@ -26,20 +26,20 @@ from mlkd.runtime.devices import return_free_memory
 from mlkd.runtime.hashing import fingerprint
 from mlkd.runtime.progress import SHOWN_BY_BAR
 from mlkd.runtime.signals import SIGNALS
-from mlkd.training.preflight import Checked
-from mlkd.training.setup import prepare
-from mlkd.training.trainer import Distillation
+from mlkd.training.preflight import PreflightResult
+from mlkd.training.setup import set_up
+from mlkd.training.trainer import Trainer
 
 log = logging.getLogger("mlkd")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a follower begins with.
+    """What a worker begins with.
 
     Args:
         config: of the run.
-        device: its type; a follower takes the GPU of its rank.
+        device: its type; a worker takes the GPU of its rank.
         threads: of each process.
         checkpoints: folder of the run's checkpoints; None for a dry run.
         step: of the checkpoint that the run continues from, or None.
@@ -53,30 +53,30 @@ class Start:
 
 
 @dataclass(slots=True)
-class Team:
+class WorkerGroup:
     """The processes of a run around its training: a context manager for the one that leads; alone it does nothing.
 
     What only one process can do, such as to fill the caches, is done before; the others find it there.
 
     Args:
         start: given to the others.
-        distillation: of this process.
+        trainer: of this process.
     """
 
     start: Start
-    distillation: Distillation
-    crew: Crew = field(init=False)
+    trainer: Trainer
+    launcher: Launcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.crew = Crew(self.start.config.hardware.processes, follow, (self.start,), tell_trace)
+        self.launcher = Launcher(self.start.config.hardware.processes, run_worker, (self.start,), log_traceback)
 
     @property
     def device(self) -> torch.device:
         return torch.device(self.start.device)
 
-    def __enter__(self) -> Team:
-        self.crew.__enter__()
-        self.distillation.ranks = Ranks(0, self.crew.size)
+    def __enter__(self) -> WorkerGroup:
+        self.launcher.__enter__()
+        self.trainer.process_group = ProcessGroup(0, self.launcher.size)
         return self
 
     def join(self, stop: Callable[[], None]) -> None:
@@ -88,73 +88,80 @@ class Team:
         Raises:
             MlkdError: what stopped another process; E517 where one built something else.
         """
-        if self.crew.size == 1:
+        if self.launcher.size == 1:
             return
-        own = digest(self.distillation)
-        for rank, (theirs,) in enumerate(self.crew.hear(stop), start=1):
+        own = digest(self.trainer)
+        for rank, (theirs,) in enumerate(self.launcher.receive(stop), start=1):
             if theirs != own:
-                what = f"process {rank + 1} of {self.crew.size} read other text or built another student than the first"
+                who = f"process {rank + 1} of {self.launcher.size}"
+                what = f"{who} read other text or built another student than the first"
                 remedy = "files changed while the run was starting: give the same command again"
                 raise fail("E517", what, remedy=remedy)
-        ranks = Ranks(0, self.crew.size, explain=self.crew.explain, tell=self.crew.tell, ask=self.crew.ask)
-        ranks.connect(self.device, announce=lambda port: self.crew.tell("join", port))
-        self.crew.watch(ranks.abort)
-        self.distillation.ranks = ranks
-        ranks.take_from_first(self.distillation.weights())
-        log.info("%d processes train together", self.crew.size)
+        process_group = ProcessGroup(
+            0,
+            self.launcher.size,
+            explain_failure=self.launcher.explain_failure,
+            send=self.launcher.send,
+            gather_answers=self.launcher.gather_answers,
+        )
+        process_group.init(self.device, announce=lambda port: self.launcher.send("join", port))
+        self.launcher.monitor(process_group.abort)
+        self.trainer.process_group = process_group
+        process_group.broadcast(self.trainer.weights())
+        log.info("%d processes train together", self.launcher.size)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ranks, self.distillation.ranks = self.distillation.ranks, Ranks()
+        process_group, self.trainer.process_group = self.trainer.process_group, ProcessGroup()
         is_told = False
         try:
             if error is None:
-                self.crew.dismiss()
+                self.launcher.shut_down()
                 is_told = True
         finally:
-            ranks.leave(abort=not is_told)
-            self.crew.__exit__(kind, error, trace)
+            process_group.destroy(abort=not is_told)
+            self.launcher.__exit__(kind, error, trace)
 
 
-def tell_trace(text: str) -> None:
+def log_traceback(text: str) -> None:
     """Write a traceback into train.log; the terminal gets one line of it as the run's error."""
     log.error("%s", text, extra={SHOWN_BY_BAR: True})
 
 
-def digest(distillation: Distillation) -> str:
+def digest(trainer: Trainer) -> str:
     """Names what must be equal in all processes: texts, pairs, negatives, length of the run, shapes of the weights."""
-    data = distillation.data
+    data = trainer.data
     arrays = [
         data.pairs.source,
         data.pairs.target,
         data.positions >= 0,  # not where: other runs may add to a shared cache meanwhile
         *([] if data.negatives is None else [data.negatives]),
     ]
-    shapes = [str(tuple(t.shape)) for t in distillation.weights()]
+    shapes = [str(tuple(t.shape)) for t in trainer.weights()]
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
-    return fingerprint([*data.pairs.texts, *hashes, *shapes, str(distillation.rhythm.total_steps)])
+    return fingerprint([*data.pairs.texts, *hashes, *shapes, str(trainer.intervals.total_steps)])
 
 
-def follow(pipe: Connection, rank: int, size: int, start: Start) -> None:
+def run_worker(pipe: Connection, rank: int, size: int, start: Start) -> None:
     """One of the other processes, from its start to its end: does what rank 0 says until that says stop, or is gone."""
     for signum in SIGNALS:  # rank 0 decides when the run ends
         signal.signal(signum, signal.SIG_IGN)
     log.addHandler(logging.NullHandler())  # rank 0 says it all
     log.propagate = False
     warnings.simplefilter("ignore")
-    ranks = Ranks(rank, size)
+    process_group = ProcessGroup(rank, size)
     try:
-        take_steps(pipe, ranks, start)
+        worker_loop(pipe, process_group, start)
     except BaseException as error:
         with contextlib.suppress(OSError):
             pipe.send(Failure.of(error))
-        ranks.leave(abort=True)
+        process_group.destroy(abort=True)
     else:
-        ranks.leave(abort=False)
+        process_group.destroy(abort=False)
 
 
-def take_steps(pipe: Connection, ranks: Ranks, start: Start) -> None:
+def worker_loop(pipe: Connection, process_group: ProcessGroup, start: Start) -> None:
     """Build what rank 0 built, join it, and obey.
 
     Raises:
@@ -163,29 +170,27 @@ def take_steps(pipe: Connection, ranks: Ranks, start: Start) -> None:
     torch.set_num_threads(start.threads)
     device = torch.device(start.device)
     if device.type == "cuda":
-        torch.cuda.set_device(ranks.rank)
-    distillation = prepare(
-        start.config, Checked(device, Evaluations([])), None, lambda: None, follows=True
-    ).distillation
-    distillation.ranks = ranks
-    ranks.seed(start.config.seed, 0)
+        torch.cuda.set_device(process_group.rank)
+    trainer = set_up(start.config, PreflightResult(device, Evaluations([])), None, lambda: None, follows=True).trainer
+    trainer.process_group = process_group
+    process_group.seed(start.config.seed, 0)
     if start.step is not None and start.checkpoints is not None:
         checkpoint = load_latest(start.checkpoints)
         if checkpoint is None or checkpoint.step != start.step:
             raise fail("E411", f"the checkpoint of step {start.step} in '{start.checkpoints}' is gone")
-        distillation.restore(checkpoint)
-    pipe.send((digest(distillation),))
+        trainer.restore(checkpoint)
+    pipe.send((digest(trainer),))
     while (message := pipe.recv())[0] != "stop":
         match message:
             case ("join", int(port)):
-                ranks.connect(device, port)
-                ranks.take_from_first(distillation.weights())
+                process_group.init(device, port)
+                process_group.broadcast(trainer.weights())
             case ("step", bool(with_shares)):
-                distillation.step(with_shares=with_shares)
+                trainer.step(with_shares=with_shares)
                 if with_shares:
                     return_free_memory()
             case ("state",):
                 state = {name: value.numpy() for name, value in random_state(device).items()}
-                pipe.send((state, checksums(distillation.weights())))
+                pipe.send((state, checksums(trainer.weights())))
             case _:
                 raise AssertionError(f"unknown message {message}")

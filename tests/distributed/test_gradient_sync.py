@@ -18,7 +18,7 @@ from mlkd.data.batches import Batches
 from mlkd.data.pairs import LanguagePair
 from mlkd.data.token_store import TokenStore
 from mlkd.data.training_pairs import TrainingPairs
-from mlkd.distributed.process_group import Ranks
+from mlkd.distributed.process_group import ProcessGroup
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
 from mlkd.losses.masked_lm import MaskedLanguageTerm
 from mlkd.losses.mix import LossMix
@@ -31,8 +31,8 @@ from mlkd.models.sentence_encoder import SentenceEncoder, TextSettings
 from mlkd.models.serialization import load_transformer
 from mlkd.optim.optimizer import Optim
 from mlkd.training.dataloader import TrainingData
-from mlkd.training.state import Rhythm
-from mlkd.training.trainer import Distillation
+from mlkd.training.state import Intervals
+from mlkd.training.trainer import Trainer
 
 SIZE = 2
 STEPS = 2
@@ -59,7 +59,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def distillation(case: str, bert: Path, folder: Path) -> Distillation:
+def trainer(case: str, bert: Path, folder: Path) -> Trainer:
     """A run over 21 pairs in batches of 7, in float64; the pairs of a batch and their negatives are odd in number."""
     settings = dict(CASES[case])
     mix = MIXES[settings.pop("mix")]
@@ -83,24 +83,24 @@ def distillation(case: str, bert: Path, folder: Path) -> Distillation:
         Batches([21], 7, seed=1),
         np.stack([(np.arange(21) + 3) % 21, np.where(np.arange(21) % 3, (np.arange(21) + 5) % 21, -1)], axis=1),
     )
-    return Distillation(
+    return Trainer(
         student,
         loss,
         data,
         Optim(lr=0.01, eps=1e-3, batch_size=7, max_steps=8, clip_norm=0.1, **optim),
-        Rhythm(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
+        Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
         precision=None,
         masked_language=masked,
         **{"max_tokens": 100, **settings},
     )
 
 
-def all_outcomes(bert: Path, folder: Path, ranks: Ranks) -> dict[str, Tensor]:
+def all_outcomes(bert: Path, folder: Path, process_group: ProcessGroup) -> dict[str, Tensor]:
     """Of every case: gradients of a first step, and losses, shares and weights of the steps after it."""
     found: dict[str, Tensor] = {}
     for case in CASES:
-        run = distillation(case, bert, folder)
-        run.ranks = ranks
+        run = trainer(case, bert, folder)
+        run.process_group = process_group
         lazy_parts = run.gradient(with_shares=False).lazy_parts
         named = {**dict(run.student.named_parameters()), **dict(run.loss.named_parameters())}
         named |= {} if run.masked_language is None else dict(run.masked_language.named_parameters(prefix="masked"))
@@ -111,7 +111,7 @@ def all_outcomes(bert: Path, folder: Path, ranks: Ranks) -> dict[str, Tensor]:
                 dense.index_add_(0, rows, gradient)
             found[f"{case}|gradient rows"] = dense
         run.optimizer.zero_grad(set_to_none=True)
-        run.standing.batch = 0
+        run.state.batch = 0
         for step in range(STEPS):
             values, shares, num_tokens = run.step(with_shares=True)
             assert shares is not None
@@ -122,17 +122,17 @@ def all_outcomes(bert: Path, folder: Path, ranks: Ranks) -> dict[str, Tensor]:
     return found
 
 
-def memory_runs_out(bert: Path, folder: Path, ranks: Ranks) -> dict[str, Tensor]:
+def memory_runs_out(bert: Path, folder: Path, process_group: ProcessGroup) -> dict[str, Tensor]:
     """The second process fails once in its backward pass, both once in the forward pass: all go back together."""
-    run = distillation("lazy", bert, folder)
-    run.ranks = ranks
+    run = trainer("lazy", bert, folder)
+    run.process_group = process_group
     forward, calls = run.forward, 0
 
     def limited(batch: Any) -> Any:
         nonlocal calls
         calls += 1
         values, vectors = forward(batch)
-        if calls == 2 and ranks.rank == 1:
+        if calls == 2 and process_group.rank == 1:
             raise torch.OutOfMemoryError("in one process")
         if calls == 4:
             raise torch.OutOfMemoryError("in all processes")
@@ -140,35 +140,35 @@ def memory_runs_out(bert: Path, folder: Path, ranks: Ranks) -> dict[str, Tensor]
 
     run.forward = limited  # type: ignore[method-assign]
     values, _, _ = run.step()
-    assert (run.caching, run.max_tokens, run.standing.batch) == (True, 50, 2)
+    assert (run.caching, run.max_tokens, run.state.batch) == (True, 50, 2)
     return {"memory": values.total.detach().reshape(1), "calls": torch.tensor([calls])}
 
 
-def one_loss_is_not_finite(bert: Path, folder: Path, ranks: Ranks) -> dict[str, Tensor]:
+def one_loss_is_not_finite(bert: Path, folder: Path, process_group: ProcessGroup) -> dict[str, Tensor]:
     """The loss is NaN on the second process alone: both skip the step."""
-    run = distillation("mse", bert, folder)
-    run.ranks = ranks
+    run = trainer("mse", bert, folder)
+    run.process_group = process_group
     before = [weight.clone() for weight in run.weights()]
     forward = run.forward
 
     def spoiled(batch: Any) -> Any:
         values, vectors = forward(batch)
-        return values.plus("nothing", torch.tensor(float("nan") if ranks.rank == 1 else 0.0), 1.0), vectors
+        return values.plus("nothing", torch.tensor(float("nan") if process_group.rank == 1 else 0.0), 1.0), vectors
 
     run.forward = spoiled  # type: ignore[method-assign]
     run.step()
     unchanged = all(map(torch.equal, run.weights(), before))
-    return {"skipped": torch.tensor([run.standing.skipped, int(unchanged)])}
+    return {"skipped": torch.tensor([run.state.skipped, int(unchanged)])}
 
 
 def one_rank(rank: int, port: int, bert: Path, folder: Path) -> None:
     torch.set_num_threads(1)
-    ranks = Ranks(rank, SIZE)
-    ranks.connect(torch.device("cpu"), port, announce=lambda p: print(p, flush=True) if rank == 0 else None)
-    found = all_outcomes(bert, folder, ranks) | memory_runs_out(bert, folder, ranks)
-    found |= one_loss_is_not_finite(bert, folder, ranks)
+    process_group = ProcessGroup(rank, SIZE)
+    process_group.init(torch.device("cpu"), port, announce=lambda p: print(p, flush=True) if rank == 0 else None)
+    found = all_outcomes(bert, folder, process_group) | memory_runs_out(bert, folder, process_group)
+    found |= one_loss_is_not_finite(bert, folder, process_group)
     save_file(found, folder / f"{rank}.safetensors")
-    ranks.leave(abort=False)
+    process_group.destroy(abort=False)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def outcomes(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     folder = tmp_path_factory.mktemp("ranks")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = all_outcomes(tiny_bert, folder, Ranks())
+    alone = all_outcomes(tiny_bert, folder, ProcessGroup())
     torch.set_num_threads(before)
     arguments = [str(tiny_bert), str(folder)]
     command = [sys.executable, __file__]
@@ -190,23 +190,23 @@ def outcomes(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(outcomes: list[dict[str, Tensor]], case: str) -> None:
-    alone, *ranks = ({k: v for k, v in found.items() if k.startswith(f"{case}|")} for found in outcomes)
+    alone, *process_group = ({k: v for k, v in found.items() if k.startswith(f"{case}|")} for found in outcomes)
     assert len(alone) > 40
     assert max(float(v.abs().max()) for k, v in alone.items() if "gradient" in k) > 1e-3
-    for found in ranks:
+    for found in process_group:
         assert set(found) == set(alone)
         for name, value in alone.items():
             torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-10, msg=name)
     weights = [name for name in alone if "weight" in name]
-    assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in weights)
+    assert all(torch.equal(process_group[0][name], process_group[1][name]) for name in weights)
 
 
 def test_memory_that_runs_out_in_one_process_sends_all_back(outcomes: list[dict[str, Tensor]]) -> None:
-    alone, *ranks = outcomes
-    for found in ranks:
+    alone, *process_group = outcomes
+    for found in process_group:
         # The last of the two batches of a first step: their number is that of the case without lack of memory.
         torch.testing.assert_close(found["memory"], alone["lazy|step 0"][:1], rtol=1e-8, atol=1e-10)
-    assert [int(found["calls"]) for found in ranks] == [6, 6]
+    assert [int(found["calls"]) for found in process_group] == [6, 6]
 
 
 def test_a_step_is_skipped_by_all_or_none(outcomes: list[dict[str, Tensor]]) -> None:

@@ -7,31 +7,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlkd.distributed.process_group import Ranks, checksums
+from mlkd.distributed.process_group import ProcessGroup, checksums
 from mlkd.distributed.random_state import from_checkpoint, num_streams, of_rank, random_state, set_random_state
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=8, max_size=80), size=st.integers(1, 8))
 def test_every_text_is_read_once_and_work_is_even(lengths: list[int], size: int) -> None:
-    dealt = Ranks(size=size).deal(lengths)
-    assert sorted(i for part in dealt for i in part) == list(range(len(lengths)))
-    counts = [len(part) for part in dealt]
-    assert len(dealt) == size and min(counts) >= 1 and max(counts) - min(counts) <= 1
-    tokens = [sum(lengths[i] for i in part) for part in dealt]
+    parts = ProcessGroup(size=size).partition(lengths)
+    assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+    counts = [len(part) for part in parts]
+    assert len(parts) == size and min(counts) >= 1 and max(counts) - min(counts) <= 1
+    tokens = [sum(lengths[i] for i in part) for part in parts]
     assert max(tokens) - min(tokens) <= 2 * max(lengths)
 
 
 def test_one_process_reads_in_order_and_exchanges_nothing() -> None:
-    alone = Ranks()
-    assert alone.deal([3, 9, 1]) == [[0, 1, 2]]
+    alone = ProcessGroup()
+    assert alone.partition([3, 9, 1]) == [[0, 1, 2]]
     assert alone.any_of([True, False]) == [True, False]
     tensor = torch.ones(3)
     alone.mean([tensor])
-    alone.take_from_first([tensor])
-    alone.meet(out_of_memory=True)
-    alone.leave(abort=False)
+    alone.broadcast([tensor])
+    alone.synchronize(out_of_memory=True)
+    alone.destroy(abort=False)
     assert tensor.tolist() == [1, 1, 1]
-    assert alone.ask("state") == []
+    assert alone.gather_answers("state") == []
 
 
 def test_processes_draw_different_numbers_and_the_same_ones_again() -> None:
@@ -39,7 +39,7 @@ def test_processes_draw_different_numbers_and_the_same_ones_again() -> None:
     try:
         drawn = {}
         for rank, step in [(1, 0), (2, 0), (1, 7), (1, 0)]:
-            Ranks(rank, 3).seed(1, step)
+            ProcessGroup(rank, 3).seed(1, step)
             numbers = torch.rand(3).tolist()
             assert drawn.setdefault((rank, step), numbers) == numbers
         assert len({tuple(numbers) for numbers in drawn.values()}) == 3

@@ -14,9 +14,9 @@ import pytest
 from torch import cuda
 
 from mlkd import __version__
-from mlkd.cli.arguments import quote_if_needed, rewrite_experiment
 from mlkd.cli.help import GROUPS, first_comment, help_text
 from mlkd.config.paths import CONFIG_DIR
+from mlkd.config.quoting import quote_if_needed, rewrite_experiment
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -17,16 +17,16 @@ from mlkd.losses.mix import LossMix
 from mlkd.models.serialization import load_encoder, save_encoder
 from mlkd.training.preflight import check_run
 from mlkd.training.run import train
-from mlkd.training.setup import Prepared, prepare
+from mlkd.training.setup import TrainingSetup, set_up
 
 LOSSES = sorted(path.stem for path in (CONFIG_DIR / "loss").glob("*.yaml"))
 TERMS = {"ranking": "alpha", "feature": "beta", "similarity": "gamma", "auxiliary": "delta"}
 SENTENCES = ["the cat sees the moon", "ein hund malt wasser", "mi tia compra cinco arboles"]
 
 
-def prepared(toy: Any, output: Path, *overrides: str) -> tuple[LossMix, Prepared]:
+def setup(toy: Any, output: Path, *overrides: str) -> tuple[LossMix, TrainingSetup]:
     config = toy.unscored.config(output, *overrides)
-    return config.loss, prepare(config, check_run(config), None, lambda: None)
+    return config.loss, set_up(config, check_run(config), None, lambda: None)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -35,15 +35,15 @@ def test_every_loss_takes_steps(toy: Any, tmp_path: Path, name: str) -> None:
     masking.tokenizer.mask_token = "<unk>"  # the toy's own tokenizer has none
     save_encoder(masking, tmp_path / "masking")
     student = ("student.dropout=0.1", f"student.tokenizer='{tmp_path}/masking'")
-    mix, run = prepared(toy, tmp_path, f"loss={name}", *student)
-    weights = [p for p in run.distillation.student.parameters() if p.requires_grad]
+    mix, run = setup(toy, tmp_path, f"loss={name}", *student)
+    weights = [p for p in run.trainer.student.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in weights]
     for _ in range(3):
-        values, shares, _ = run.distillation.step(with_shares=True)
+        values, shares, _ = run.trainer.step(with_shares=True)
         assert torch.isfinite(values.total)
     assert set(values.raw) == {term for term, weight in TERMS.items() if getattr(mix, weight) > 0}
     assert shares is not None and sum(shares.values()) == pytest.approx(1.0)
-    assert run.distillation.standing.skipped == 0
+    assert run.trainer.state.skipped == 0
     assert sum(not torch.equal(a, b) for a, b in zip(before, weights, strict=True)) > len(weights) / 2
 
 
@@ -97,10 +97,10 @@ def test_a_synchronized_teacher_has_the_students_dimension(toy: Any, tmp_path: P
 
 def test_a_teacher_of_any_lower_dimension(toy: Any, tmp_path: Path) -> None:
     smaller = ("loss=mse", "teacher.reduction.dim=6", "teacher.reduction.method=pca", "student.dense_dim=6")
-    _, run = prepared(toy, tmp_path, *smaller)
+    _, run = setup(toy, tmp_path, *smaller)
     assert run.teacher.encode(SENTENCES).shape == (3, 6)
-    assert run.distillation.data.targets.dimension == 6
-    values, _, _ = run.distillation.step()
+    assert run.trainer.data.targets.dimension == 6
+    values, _, _ = run.trainer.step()
     assert torch.isfinite(values.total)
 
 
@@ -124,10 +124,10 @@ def test_dropout_passes_need_dropout(toy: Any, tmp_path: Path, read_lines: Calla
     with pytest.raises(MlkdError) as caught:
         toy.unscored.config(tmp_path, "loss=simcse")
     assert [(p.code, p.where) for p in caught.value.problems] == [("E209", "student.dropout")]
-    _, run = prepared(toy, tmp_path, "loss=simcse", "student.dropout=0.2")
-    batch = run.distillation.next_batch()
-    run.distillation.gather_rows(batch.tokens)
-    _, vectors = run.distillation.forward(batch)
+    _, run = setup(toy, tmp_path, "loss=simcse", "student.dropout=0.2")
+    batch = run.trainer.next_batch()
+    run.trainer.gather_rows(batch.tokens)
+    _, vectors = run.trainer.forward(batch)
     assert (vectors.student_source_BD - vectors.student_source_again_BD).abs().max() > 1e-4
 
 

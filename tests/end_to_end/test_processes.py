@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import mlkd.distributed.launcher as crew_module
+import mlkd.distributed.launcher as launcher_module
 import mlkd.distributed.process_group as distributed_module
-from mlkd.distributed.process_group import Ranks
+from mlkd.distributed.process_group import ProcessGroup
 from mlkd.training.run import train
-from mlkd.training.trainer import Distillation
-from mlkd.training.workers import Team
+from mlkd.training.trainer import Trainer
+from mlkd.training.workers import WorkerGroup
 
 Call = Callable[..., tuple[int, str, str]]
 TWO = "hardware.processes=2"
@@ -40,8 +40,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(
         ["mlkd.training.run", "mlkd.cli.main", "hydra", "transformers.models.bert.modeling_bert"]
     )
-    monkeypatch.setattr(crew_module, "START_METHOD", "forkserver")
-    monkeypatch.setattr(crew_module, "REASON_S", 2.0)
+    monkeypatch.setattr(launcher_module, "START_METHOD", "forkserver")
+    monkeypatch.setattr(launcher_module, "REASON_S", 2.0)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
 
@@ -57,17 +57,17 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Distillation], None]) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Trainer], None]) -> None:
     """Do something in the middle of the given step (counted from 1) of the first process, once."""
-    forward = Distillation.forward
+    forward = Trainer.forward
 
-    def interrupted(self: Distillation, batch: Any) -> Any:
-        if self.standing.step == step - 1:
-            monkeypatch.setattr(Distillation, "forward", forward)
+    def interrupted(self: Trainer, batch: Any) -> Any:
+        if self.state.step == step - 1:
+            monkeypatch.setattr(Trainer, "forward", forward)
             act(self)
         return forward(self, batch)
 
-    monkeypatch.setattr(Distillation, "forward", interrupted)
+    monkeypatch.setattr(Trainer, "forward", interrupted)
 
 
 def only_run(parent: Path) -> Path:
@@ -79,13 +79,13 @@ def only_run(parent: Path) -> Path:
 def crews(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The crews that runs of this test start."""
     found: list[Any] = []
-    enter = Team.__enter__
+    enter = WorkerGroup.__enter__
 
-    def remember(self: Team) -> Team:
-        found.append(self.crew)
+    def remember(self: WorkerGroup) -> WorkerGroup:
+        found.append(self.launcher)
         return enter(self)
 
-    monkeypatch.setattr(Team, "__enter__", remember)
+    monkeypatch.setattr(WorkerGroup, "__enter__", remember)
     return found
 
 
@@ -104,7 +104,7 @@ def test_it_goes_on_exactly_and_with_any_number(
 ) -> None:
     more = [*NEGATIVES, "student.dropout=0.2", "hardware.gradient_caching=true", "hardware.max_tokens=60"]
     with monkeypatch.context() as patch:
-        patch.setattr(Ranks, "abort", lambda self: pytest.fail("nobody was lost"))
+        patch.setattr(ProcessGroup, "abort", lambda self: pytest.fail("nobody was lost"))
         whole = train(toy.config(tmp_path, *more, TWO), tmp_path / "whole")
     at_step(monkeypatch, 3, lambda run: os.kill(os.getpid(), signal.SIGTERM))
     code, _, err = mlkd("train", *toy.command(tmp_path, *more, TWO))
@@ -142,18 +142,22 @@ def test_another_number_of_processes_continues(
     ("act", "code", "message"),
     [
         (
-            lambda crew, run: crew.tell("nonsense"),
+            lambda launcher, run: launcher.send("nonsense"),
             1,
             "error[E102]: process 2 of 2 failed: AssertionError: unknown message",
         ),
-        (lambda crew, run: crew.followers[0].process.kill(), 5, "error[E515]: process 2 of 2 was killed (SIGKILL)"),
         (
-            lambda crew, run: os.kill(crew.followers[0].process.pid, signal.SIGSTOP),
+            lambda launcher, run: launcher.workers[0].process.kill(),
+            5,
+            "error[E515]: process 2 of 2 was killed (SIGKILL)",
+        ),
+        (
+            lambda launcher, run: os.kill(launcher.workers[0].process.pid, signal.SIGSTOP),
             5,
             "error[E516]: the 2 processes of this run waited 2 s for one another",
         ),
         (
-            lambda crew, run: run.student.body.embeddings.LayerNorm.bias.add_(1e-3),
+            lambda launcher, run: run.student.body.embeddings.LayerNorm.bias.add_(1e-3),
             6,
             "error[E602]: process 2 of 2 has other weights than the first one after step 8",
         ),
@@ -162,14 +166,14 @@ def test_another_number_of_processes_continues(
 )
 def test_one_process_that_fails_ends_all(
     *, mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crews: list[Any],
-    act: Callable[[Any, Distillation], None], code: int, message: str,
+    act: Callable[[Any, Trainer], None], code: int, message: str,
 ) -> None:  # fmt: skip
-    for module in (crew_module, distributed_module):
+    for module in (launcher_module, distributed_module):
         monkeypatch.setattr(module, "TIMEOUT_S", 2.0)
     failed_at = []
 
     def fail(run: Any) -> None:
-        failed_at.append((time.monotonic(), crews[0].followers[0].process.pid))
+        failed_at.append((time.monotonic(), crews[0].workers[0].process.pid))
         with torch.no_grad():
             act(crews[0], run)
 
@@ -194,13 +198,13 @@ def test_one_process_that_fails_ends_all(
 def test_what_a_process_cannot_do_keeps_its_exit_code(
     mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter = Team.__enter__
+    enter = WorkerGroup.__enter__
 
-    def spoil(self: Team) -> Team:
+    def spoil(self: WorkerGroup) -> WorkerGroup:
         self.start.config.data.path = str(tmp_path / "nothing-{language}.tsv")  # type: ignore[attr-defined]
         return enter(self)
 
-    monkeypatch.setattr(Team, "__enter__", spoil)
+    monkeypatch.setattr(WorkerGroup, "__enter__", spoil)
     code, _, err = mlkd("train", *toy.unscored.command(tmp_path, TWO))
     assert code == 3
     assert err.count("error[E301]") == 2  # a file for each language
@@ -210,13 +214,13 @@ def test_what_a_process_cannot_do_keeps_its_exit_code(
 def test_files_that_change_while_a_run_starts(
     mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter = Team.__enter__
+    enter = WorkerGroup.__enter__
 
-    def spoil(self: Team) -> Team:
+    def spoil(self: WorkerGroup) -> WorkerGroup:
         self.start.config.data.languages.pop()
         return enter(self)
 
-    monkeypatch.setattr(Team, "__enter__", spoil)
+    monkeypatch.setattr(WorkerGroup, "__enter__", spoil)
     code, _, err = mlkd("train", *toy.unscored.command(tmp_path, TWO))
     assert code == 5
     assert "error[E517]: process 2 of 2 read other text or built another student than the first" in err
@@ -225,14 +229,14 @@ def test_files_that_change_while_a_run_starts(
 def test_another_run_may_add_to_the_shared_cache_meanwhile(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enter = Team.__enter__
+    enter = WorkerGroup.__enter__
 
-    def add(self: Team) -> Team:
-        store = self.distillation.data.targets.store
+    def add(self: WorkerGroup) -> WorkerGroup:
+        store = self.trainer.data.targets.store
         store.append([f"sentence {n} of another run" for n in range(50)], torch.ones(50, store.dimension))
         return enter(self)
 
-    monkeypatch.setattr(Team, "__enter__", add)
+    monkeypatch.setattr(WorkerGroup, "__enter__", add)
     more = ["optim.max_steps=3", f"cache_dir='{tmp_path}/cache'"]
     alone = train(toy.unscored.config(tmp_path, *more), tmp_path / "alone")
     folder = train(toy.unscored.config(tmp_path, TWO, *more), tmp_path / "two")

@@ -17,7 +17,7 @@ import pytest
 
 from mlkd.runtime.run_folder import RunFolder
 from mlkd.training.run import train
-from mlkd.training.trainer import Distillation
+from mlkd.training.trainer import Trainer
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -32,15 +32,15 @@ def reproducible(folder: Path) -> dict[str, bytes]:
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Send this process a signal in the middle of the given step (counted from 1), once."""
-    forward = Distillation.forward
+    forward = Trainer.forward
 
-    def interrupted(self: Distillation, rows: Any) -> Any:
-        if self.standing.step == step - 1:
-            monkeypatch.setattr(Distillation, "forward", forward)
+    def interrupted(self: Trainer, rows: Any) -> Any:
+        if self.state.step == step - 1:
+            monkeypatch.setattr(Trainer, "forward", forward)
             os.kill(os.getpid(), number)
         return forward(self, rows)
 
-    monkeypatch.setattr(Distillation, "forward", interrupted)
+    monkeypatch.setattr(Trainer, "forward", interrupted)
 
 
 def only_run(parent: Path) -> Path:
@@ -139,16 +139,16 @@ def test_gradients_may_be_cached_from_the_middle_of_a_run_on(
 def test_signal_before_the_first_step(
     mlkd: Call, toy: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mlkd.training.setup as prepare_module
+    import mlkd.training.setup as setup_module
 
-    build = prepare_module.build_student
+    build = setup_module.build_student
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.setattr(prepare_module, "build_student", build)
+        monkeypatch.setattr(setup_module, "build_student", build)
         os.kill(os.getpid(), signal.SIGTERM)
         return build(*args, **kwargs)
 
-    monkeypatch.setattr(prepare_module, "build_student", interrupted)
+    monkeypatch.setattr(setup_module, "build_student", interrupted)
     assert mlkd("train", *toy.command(tmp_path))[0] == 143
     assert mlkd("train", *toy.command(tmp_path))[0] == 0
     assert reproducible(only_run(tmp_path / "toy")) == reproducible(trained)
@@ -163,7 +163,7 @@ def test_crash_after_training_does_not_train_again(
         raise RuntimeError("no report today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "conclude", crash)
+        patch.setattr(train_module, "finalize", crash)
         with pytest.raises(RuntimeError, match="no report today"):
             mlkd("train", *toy.command(tmp_path))
     run = only_run(tmp_path / "toy")
@@ -177,17 +177,17 @@ def test_crash_after_training_does_not_train_again(
 
 def signal_after(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """Send this process a signal at the end of a function of the conclusion, once."""
-    import mlkd.training.finalize as conclude_module
+    import mlkd.training.finalize as finalize_module
 
-    function = getattr(conclude_module, name)
+    function = getattr(finalize_module, name)
 
     def interrupted(*args: Any) -> Any:
-        monkeypatch.setattr(conclude_module, name, function)
+        monkeypatch.setattr(finalize_module, name, function)
         result = function(*args)
         os.kill(os.getpid(), number)
         return result
 
-    monkeypatch.setattr(conclude_module, name, interrupted)
+    monkeypatch.setattr(finalize_module, name, interrupted)
 
 
 def test_signal_during_the_conclusion_ends_it_and_it_is_done_again(

@@ -15,8 +15,8 @@ from mlkd.config.train_schema import TrainConfig
 from mlkd.models.serialization import load_encoder
 from mlkd.training.preflight import check_run
 from mlkd.training.run import train
-from mlkd.training.setup import prepare
-from mlkd.training.trainer import Distillation
+from mlkd.training.setup import set_up
+from mlkd.training.trainer import Trainer
 
 
 def config_of(toy: Any, output: Path, *student: str) -> TrainConfig:
@@ -39,8 +39,8 @@ def overrides_of(name: str, toy: Any) -> list[str]:
     return [override.replace("{teacher}", str(toy.teacher)) for override in STUDENTS[name]]
 
 
-def build(config: TrainConfig) -> Distillation:
-    return prepare(config, check_run(config), None, lambda: None).distillation
+def build(config: TrainConfig) -> Trainer:
+    return set_up(config, check_run(config), None, lambda: None).trainer
 
 
 @pytest.mark.parametrize("name", ["trimmed", "adapter", "both", "copy"])
@@ -60,13 +60,13 @@ def test_a_run_ends_in_a_folder_that_loads_anywhere(name: str, toy: Any, tmp_pat
 
 
 def test_training_moves_the_adapter_and_nothing_else(toy: Any, tmp_path: Path) -> None:
-    distillation = build(config_of(toy, tmp_path, *overrides_of("both", toy)))
-    assert distillation.lazy_rows is None  # a frozen embedding has no optimiser, row-wise or other
-    student = distillation.student
+    trainer = build(config_of(toy, tmp_path, *overrides_of("both", toy)))
+    assert trainer.lazy_rows is None  # a frozen embedding has no optimiser, row-wise or other
+    student = trainer.student
     before = {name: p.detach().clone() for name, p in student.named_parameters()}
-    in_optimizer = {id(p) for group in distillation.optimizer.param_groups for p in group["params"]}
+    in_optimizer = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     for _ in range(3):
-        distillation.step()
+        trainer.step()
     for name, parameter in student.named_parameters():
         is_adapter = ".lora_" in name
         assert parameter.requires_grad is is_adapter
@@ -75,17 +75,17 @@ def test_training_moves_the_adapter_and_nothing_else(toy: Any, tmp_path: Path) -
             assert not torch.equal(parameter, before[name]), name
         elif not is_adapter:
             assert torch.equal(parameter, before[name]), name
-    assert len(distillation.student.tokenizer) == distillation.embedding.num_embeddings
+    assert len(trainer.student.tokenizer) == trainer.embedding.num_embeddings
 
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_the_same_run_twice_is_the_same(name: str, toy: Any, tmp_path: Path) -> None:
     states = []
     for output in ("first", "second"):
-        distillation = build(config_of(toy.unscored, tmp_path / output, *overrides_of(name, toy)))
+        trainer = build(config_of(toy.unscored, tmp_path / output, *overrides_of(name, toy)))
         for _ in range(2):
-            distillation.step()
-        states.append({key: value.clone() for key, value in distillation.student.state_dict().items()})
+            trainer.step()
+        states.append({key: value.clone() for key, value in trainer.student.state_dict().items()})
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -95,15 +95,15 @@ def test_an_adapter_run_resumes_as_if_it_had_not_stopped(
 ) -> None:
     overrides = overrides_of("both", toy)
     whole = train(config_of(toy.unscored, tmp_path, *overrides), tmp_path / "whole")
-    step = Distillation.step
+    step = Trainer.step
 
-    def stops(self: Distillation, **kwargs: Any) -> Any:
-        if self.standing.step == 7:
+    def stops(self: Trainer, **kwargs: Any) -> Any:
+        if self.state.step == 7:
             raise RuntimeError("power cut")
         return step(self, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Distillation, "step", stops)
+        patch.setattr(Trainer, "step", stops)
         with pytest.raises(RuntimeError, match="power cut"):
             train(config_of(toy.unscored, tmp_path, *overrides), tmp_path / "stopped")
     resumed = train(config_of(toy.unscored, tmp_path, *overrides), tmp_path / "stopped")
@@ -114,9 +114,9 @@ def test_an_adapter_run_resumes_as_if_it_had_not_stopped(
 
 
 def test_an_untrained_copy_has_the_teachers_vectors(toy: Any, tmp_path: Path) -> None:
-    distillation = build(config_of(toy, tmp_path, "student=teacher_copy"))
+    trainer = build(config_of(toy, tmp_path, "student=teacher_copy"))
     texts = ["the cat sees the moon", "die katze sieht den mond"]
-    assert torch.equal(distillation.student.encode(texts), load_encoder(str(toy.teacher)).encode(texts))
+    assert torch.equal(trainer.student.encode(texts), load_encoder(str(toy.teacher)).encode(texts))
 
 
 def test_a_real_vocabulary_is_cut_to_the_embedded_corpus(toy: Any, tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_a_real_vocabulary_is_cut_to_the_embedded_corpus(toy: Any, tmp_path: Pat
     shared = [o for o in toy.unscored.command(tmp_path) if not o.startswith(("student", "data"))]
     data = ["data=embedded", "data.languages=[de]", "data.pairs_per_language=2000", "data.dev_pairs=200"]
     config = build_config(compose_config("train", [*shared, *student, *data]), TrainConfig)
-    distillation = build(config)
-    trained, full = distillation.student, load_encoder(model)
+    trainer = build(config)
+    trained, full = trainer.student, load_encoder(model)
     assert 1000 < len(trained.tokenizer) < 0.3 * len(full.tokenizer)
-    texts = distillation.data.pairs.texts[:50]
+    texts = trainer.data.pairs.texts[:50]
     trained.denses = full.denses
     trained.normalize = full.normalize
     torch.testing.assert_close(trained.encode(texts), full.encode(texts), rtol=0, atol=1e-6)

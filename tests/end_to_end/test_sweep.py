@@ -27,8 +27,8 @@ from mlkd.sweeps.hpo import Interval
 from mlkd.sweeps.job import run_job
 from mlkd.sweeps.plan import options_params, plan_sweep
 from mlkd.sweeps.run import collect, sweep_fingerprint
-from mlkd.training import finalize as conclude
-from mlkd.training.trainer import Distillation
+from mlkd.training import finalize
+from mlkd.training.trainer import Trainer
 
 Call = Callable[..., tuple[int, str, str]]
 SWEEPS = sorted(path.stem for path in (CONFIG_DIR / "sweep").glob("*.yaml"))
@@ -134,15 +134,15 @@ def test_interrupted_sweep_tells_what_it_has_and_goes_on(
     mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    forward = Distillation.forward
+    forward = Trainer.forward
 
-    def interrupted(self: Distillation, *arguments: Any) -> Any:
-        if self.standing.step == 3:
-            monkeypatch.setattr(Distillation, "forward", forward)
+    def interrupted(self: Trainer, *arguments: Any) -> Any:
+        if self.state.step == 3:
+            monkeypatch.setattr(Trainer, "forward", forward)
             os.kill(os.getpid(), signal.SIGINT)
         return forward(self, *arguments)
 
-    monkeypatch.setattr(Distillation, "forward", interrupted)
+    monkeypatch.setattr(Trainer, "forward", interrupted)
     command = [*toy.unscored.command(tmp_path, "optim.max_steps=6"), "seed=3,4"]
     code, out, err = mlkd("train", "-m", *command)
     assert code == 130, err
@@ -171,14 +171,14 @@ def test_signal_during_the_conclusion_of_a_job_ends_the_sweep(
     *, mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, state: str, told: str
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    function = getattr(conclude, moment)
+    function = getattr(finalize, moment)
 
     def interrupted(*arguments: Any) -> Any:
-        monkeypatch.setattr(conclude, moment, function)
+        monkeypatch.setattr(finalize, moment, function)
         os.kill(os.getpid(), signal.SIGINT)
         return function(*arguments)
 
-    monkeypatch.setattr(conclude, moment, interrupted)
+    monkeypatch.setattr(finalize, moment, interrupted)
     command = [*toy.command(tmp_path, QUICK), "seed=3,4"]
     code, out, err = mlkd("train", "-m", *command)
     assert code == 130, err

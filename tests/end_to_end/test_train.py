@@ -16,7 +16,7 @@ from mlkd.errors import MlkdError
 from mlkd.models.serialization import load_encoder
 from mlkd.runtime.checkpoints import load_latest
 from mlkd.training.run import train
-from mlkd.training.trainer import Distillation
+from mlkd.training.trainer import Trainer
 
 Reader = Callable[[Path], list[dict[str, Any]]]
 SENTENCES = ["the cat sees the moon", "ein hund malt wasser", "mi tia compra cinco arboles", "unknown words"]
@@ -183,15 +183,15 @@ def test_learning_rate_follows_its_schedule(toy: Any, tmp_path: Path, read_lines
 
 def inject_nan(monkeypatch: pytest.MonkeyPatch, steps: Sequence[int]) -> None:
     """Make the loss of these steps (counted from 0) not finite."""
-    forward = Distillation.forward
+    forward = Trainer.forward
 
-    def broken(self: Distillation, rows: Any) -> Any:
+    def broken(self: Trainer, rows: Any) -> Any:
         values, *rest = forward(self, rows)
-        if self.standing.step in steps:
+        if self.state.step in steps:
             values = dataclasses.replace(values, total=values.total * float("nan"))
         return values, *rest
 
-    monkeypatch.setattr(Distillation, "forward", broken)
+    monkeypatch.setattr(Trainer, "forward", broken)
 
 
 def test_one_nan_is_skipped(toy: Any, tmp_path: Path, read_lines: Reader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,16 +207,16 @@ def test_merging_sums_what_batches_share() -> None:
 
 def distilled(make_encoder: Any, sentences: list[str], *, lazy: bool, halves: int, weight_decay: float) -> Any:
     """An encoder after three steps towards a fixed target, each batch in `halves` parts, by the loop's own verbs."""
-    from mlkd.training.trainer import Distillation
+    from mlkd.training.trainer import Trainer
 
     encoder = make_encoder(Pooling.mean)
     optim = Optim(
         lr=0.01, embedding_lr_factor=2.0, lazy_embeddings=lazy, accumulation_steps=halves, max_steps=3,
         weight_decay=weight_decay, eps=1e-6,
     )  # fmt: skip
-    rhythm, data = SimpleNamespace(total_steps=3), SimpleNamespace()
+    intervals, data = SimpleNamespace(total_steps=3), SimpleNamespace()
     loss = nn.Module()
-    run = Distillation(encoder, loss, data, optim, rhythm, precision=None, max_tokens=64)  # type: ignore[arg-type]
+    run = Trainer(encoder, loss, data, optim, intervals, precision=None, max_tokens=64)  # type: ignore[arg-type]
     for step in range(3):
         parts: list[tuple[Tensor, Tensor]] = []
         tokens = encoder.tokenize(sentences)

@@ -28,8 +28,8 @@ from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.optim.optimizer import Optim
 from mlkd.runtime.checkpoints import CheckpointWriter, load_latest
 from mlkd.training.dataloader import TrainingData
-from mlkd.training.state import Rhythm
-from mlkd.training.trainer import AUXILIARY, Distillation
+from mlkd.training.state import Intervals
+from mlkd.training.trainer import AUXILIARY, Trainer
 
 DIMENSION = 16
 # Every term, every kind of negative.
@@ -54,7 +54,7 @@ class Runs:
         generator = torch.Generator().manual_seed(5)
         self.vectors = torch.randn(len(self.pairs.texts), DIMENSION, generator=generator)
 
-    def __call__(self, mix: LossMix, *, double: bool = False, dropout: bool = True, **settings: Any) -> Distillation:
+    def __call__(self, mix: LossMix, *, double: bool = False, dropout: bool = True, **settings: Any) -> Trainer:
         optim = {name: settings.pop(name) for name in ("lazy_embeddings", "accumulation_steps") if name in settings}
         student = self.make_encoder()
         student.train(dropout)
@@ -74,12 +74,12 @@ class Runs:
             negatives,
         )
         torch.manual_seed(11)
-        return Distillation(
+        return Trainer(
             student,
             mix.build(DIMENSION, DIMENSION),
             data,
             Optim(lr=0.01, batch_size=10, max_steps=8, **optim),
-            Rhythm(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
+            Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
             precision=None,
             masked_language=masked if masked is None else masked.to(torch.float64 if double else torch.float32),
             **settings,
@@ -100,7 +100,7 @@ def runs(make_encoder: Callable[..., SentenceEncoder], sentences: list[str], tmp
     return Runs(make_encoder, sentences, tmp_path)
 
 
-def gradients(run: Distillation) -> dict[str, Tensor]:
+def gradients(run: Trainer) -> dict[str, Tensor]:
     """All gradients of the first step, and its loss."""
     found = run.gradient(with_shares=False)
     result = {name: p.grad for name, p in run.student.named_parameters() if p.grad is not None}
@@ -136,7 +136,7 @@ def test_caching_changes_no_bit_under_dropout(runs: Runs, mix: LossMix, *, lazy:
     assert not torch.equal(gradients(other)["loss"], found[0]["loss"])  # dropout is on
 
 
-def fail_above(run: Distillation, tokens: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def fail_above(run: Trainer, tokens: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let the student's body fail as a full GPU does where it is given more than `tokens`; gives the sizes it read."""
     body, sizes = run.student.body, []
     forward = type(body).forward
@@ -162,7 +162,7 @@ def test_too_little_memory_costs_time_and_nothing_else(
     with caplog.at_level(logging.WARNING, "mlkd"):
         found = run.gradient_in_memory(with_shares=False)
     assert max(sizes) <= 64
-    assert (run.caching, run.max_tokens, run.standing.batch) == (True, 64, 2)
+    assert (run.caching, run.max_tokens, run.state.batch) == (True, 64, 2)
     assert "gradients are cached from here on" in caplog.text
     assert "retried with 64 token positions in a forward pass instead of 128" in caplog.text
     # The same batches, negatives and random numbers: bit by bit what a run of this size has from the start.
@@ -203,7 +203,7 @@ def test_everything_goes_on_exactly(runs: Runs, tmp_path: Path, pool: NegativePo
 def test_fewer_tokens_outlive_a_restart(runs: Runs, tmp_path: Path) -> None:
     first = runs(WHOLE_MATRIX, max_tokens=256)
     first.step()
-    first.standing.max_tokens = 32
+    first.state.max_tokens = 32
     first.save(CheckpointWriter(tmp_path / "checkpoints", keep=1))
     checkpoint = load_latest(tmp_path / "checkpoints")
     second = runs(WHOLE_MATRIX, max_tokens=256)
@@ -222,10 +222,10 @@ def test_shares_of_an_auxiliary_term(runs: Runs) -> None:
     assert all(share > 0 for share in shares.values())
     # An independent figure: gradients of two runs, one without the auxiliary term, the other with nothing else.
     alone = gradients(runs(dataclasses.replace(EVERYTHING, delta=0.0), max_tokens=60, double=True, dropout=False))
-    together = gradients(runs(EVERYTHING, max_tokens=60, double=True, dropout=False))
+    is_distributed = gradients(runs(EVERYTHING, max_tokens=60, double=True, dropout=False))
     names = [n for n, p in runs(EVERYTHING, max_tokens=60).student.named_parameters() if p.ndim and "word_emb" not in n]
     mix = sum(alone[n].square().sum() for n in names if n in alone) ** 0.5
-    auxiliary = sum((together[n] - alone[n]).square().sum() for n in names if n in alone) ** 0.5
+    auxiliary = sum((is_distributed[n] - alone[n]).square().sum() for n in names if n in alone) ** 0.5
     assert shares[AUXILIARY] == pytest.approx(float(auxiliary / (mix + auxiliary)), rel=1e-6)
 
 
@@ -234,7 +234,7 @@ def test_the_auxiliary_term_learns_and_stays_out_of_the_student(runs: Runs) -> N
     run = runs(mix, max_tokens=200, dropout=False)
     losses = []
     for _ in range(8):
-        run.standing.batch = 0  # the same batch, and so the same hidden tokens
+        run.state.batch = 0  # the same batch, and so the same hidden tokens
         losses.append(float(run.step()[0].raw[AUXILIARY].detach()))
     assert losses[-1] < 0.7 * losses[0]
     assert losses[0] == pytest.approx(np.log(run.embedding.num_embeddings), rel=0.6)

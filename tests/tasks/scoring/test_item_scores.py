@@ -24,7 +24,7 @@ def test_values_by_hand() -> None:
     assert MeanSample([1.0, 4.0], scale=2.0).value() == 5.0
     # 3 correct of 4 extracted and 5 gold: 2 * 3 / 9.
     assert F1Sample([1, 2, 0], [1, 2, 1], [2, 2, 1]).value() == pytest.approx(200 / 3)
-    # Ranks 1 2 3 against 1 3 2: 1 - 6 * 2 / (3 * 8).
+    # ProcessGroup 1 2 3 against 1 3 2: 1 - 6 * 2 / (3 * 8).
     assert CorrelationSample([1.0, 2.0, 9.0], [0.0, 5.0, 1.0], rank=True).value() == pytest.approx(50.0)
     assert MeanOfSamples([MeanSample([1, 0]), MeanSample([1, 1, 1])]).value() == 75.0
 
