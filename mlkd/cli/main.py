@@ -221,7 +221,7 @@ def start_sweep(arguments: Sequence[str], overrides: Sequence[str]) -> None:
             value = read_job(folder / str(number)).get("objective")
             return None if value is None else float(value)
 
-        run_search(sweep.space, sweep.search, folder, run_trial)
+        run_search(sweep.space, sweep.hpo, folder, run_trial)
 
     if sweep.dry_run:
         with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,7 @@ from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.config.mine_schema import MineConfig
 from mlkd.config.paths import CONFIG_DIR, EXTRA_CONFIG_DIRS
 from mlkd.config.registry import register_schemas
+from mlkd.config.renamed import renamed_problem
 from mlkd.config.train_schema import TrainConfig, range_problems
 from mlkd.errors import MlkdError, Problem, did_you_mean
 
@@ -63,7 +64,10 @@ def _check_node(node: DictConfig, path: str, problems: list[Problem]) -> bool:
     """
     bad = []
     unknown = _unknown_keys(node)
-    problems.extend(Problem("E201", f"unknown key.{did_you_mean(k, names)}", f"{path}{k}") for k, names in unknown)
+    problems.extend(
+        renamed_problem(f"{path}{k}") or Problem("E201", f"unknown key.{did_you_mean(k, names)}", f"{path}{k}")
+        for k, names in unknown
+    )
     node = _without(node, [key for key, _ in unknown])
     for key in map(str, node):
         child = node._get_node(key)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import fields
 
 from mlkd.config.composition import as_flat_dict, as_yaml
-from mlkd.config.hpo_schema import Search
+from mlkd.config.hpo_schema import HyperParameterSearch
 from mlkd.config.train_schema import TrainConfig
 from mlkd.runtime.hashing import fingerprint
 
-_SEARCH = tuple(f"search.{field.name}" for field in fields(Search))
+_HPO = tuple(f"hpo.{field.name}" for field in fields(HyperParameterSearch))
 NOT_IN_FINGERPRINT = (
     "dry_run",
     "resume",
     "output_dir",
     "cache_dir",
     "hardware.gradient_caching",
-    "hardware.processes",
-    *_SEARCH,
+    "hardware.num_processes",
+    *_HPO,
 )
 
 

@@ -8,7 +8,7 @@ from mlkd.errors import MlkdError, Problem
 
 
 @dataclass(kw_only=True, slots=True)
-class Search:
+class HyperParameterSearch:
     """How a sweep over an interval is searched.
 
     Args:

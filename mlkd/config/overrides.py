@@ -18,6 +18,7 @@ from mlkd.config.composition import build_config, compose_config
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.config.mine_schema import MineConfig
 from mlkd.config.paths import CONFIG_DIR, option_names
+from mlkd.config.renamed import renamed_problem
 from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError, Problem, did_you_mean
 
@@ -154,7 +155,7 @@ def range_problems(kind: str, overrides: Sequence[str]) -> Iterator[Problem]:
     try:
         build_config(compose_config(kind, overrides), SCHEMA_OF[kind])
     except MlkdError as error:
-        yield from (p for p in error.problems if p.code in ("E201", "E204", "E206"))
+        yield from (p for p in error.problems if p.code in ("E201", "E204", "E206", "E214"))
     except (HydraException, OmegaConfBaseException, ValueError):
         return  # overrides that fit one by one and not together are told by what composing said first
 
@@ -184,9 +185,11 @@ def group_problem(override: Override) -> Problem | None:
 
 
 def value_problem(kind: str, groups: Sequence[str], base: DictConfig, text: str, override: Override) -> Problem | None:
-    """E201 for an unknown key, E203 for a value of the wrong type."""
+    """E201 for an unknown key, E214 for one of another name today, E203 for a value of the wrong type."""
     key = override.key_or_group
     keys = all_keys(base)
+    if key not in keys and (renamed := renamed_problem(key)) is not None:
+        return renamed
     if key not in keys and not (override.is_add() and parent_is_open(base, key)):
         hint = did_you_mean(key, keys)
         last = key.rsplit(".", 1)[-1]
@@ -231,7 +234,7 @@ def yaml_problem(error: yaml.MarkedYAMLError) -> Problem:
 
 
 def composing_problem(error: Exception) -> Problem:
-    """What Hydra says of the files it composes: E201 an unknown key, E203 a value that does not fit, else E202."""
+    """What Hydra says of the files it composes: E201 or E214 for a key, E203 for a value that does not fit, else E202."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     match = re.fullmatch(r"In '(.+)': (\w+) raised while composing config:", lines[0])
     if match is None or len(lines) < 2:
@@ -239,7 +242,10 @@ def composing_problem(error: Exception) -> Problem:
     file = CONFIG_DIR / f"{match[1]}.yaml"
     code = "E201" if match[2] in ("ConfigKeyError", "ConfigAttributeError") else "E203"
     key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
-    return Problem(code, f"{key}: {lines[1]}" if key else lines[1], str(file) if file.is_file() else match[1])
+    where = str(file) if file.is_file() else match[1]
+    if code == "E201" and (renamed := renamed_problem(key, where)) is not None:
+        return renamed
+    return Problem(code, f"{key}: {lines[1]}" if key else lines[1], where)
 
 
 def first_line(error: Exception) -> str:

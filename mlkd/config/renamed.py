@@ -1,19 +1,43 @@
-"""Keys and options under names they once had: a command that uses one is answered with the name of today."""
+"""Keys under names they once had: a command or a file that uses one is answered with the name of today."""
 
 from __future__ import annotations
 
-# Old key -> key of today. A key ends at a dot or at the end: `student.hidden` is not `student.hidden_size`.
+from mlkd.errors import Problem
 
-MODELS = {
-    "student.ffn": "student.intermediate_size",
-}
-
-DATA_AND_TASKS = {
-    "data.repository": "data.dataset",
-}
+# Old key -> key of today, or several to choose from. A key stands for all below it (`search.trials`); `*` is any name.
 
 TRAINING = {
     "search": "hpo",
+    "hardware.processes": "hardware.num_processes",
 }
 
-RENAMED: dict[str, str] = MODELS | DATA_AND_TASKS | TRAINING
+RENAMED: dict[str, str | tuple[str, ...]] = {**TRAINING}
+
+
+def names_of_today(key: str) -> list[str]:
+    """What a key is called today; empty where it never had another name.
+
+    >>> names_of_today("hardware.processes"), names_of_today("search.trials"), names_of_today("search_more")
+    (['hardware.num_processes'], ['hpo.trials'], [])
+    """
+    names = key.split(".")
+    for old, new in RENAMED.items():
+        pattern = old.split(".")
+        if len(names) >= len(pattern) and all(p in ("*", n) for p, n in zip(pattern, names, strict=False)):
+            found = [n for p, n in zip(pattern, names, strict=False) if p == "*"]
+            return [_filled(name, found, names[len(pattern) :]) for name in ([new] if isinstance(new, str) else new)]
+    return []
+
+
+def _filled(pattern: str, found: list[str], rest: list[str]) -> str:
+    values = iter(found)
+    return ".".join([next(values) if part == "*" else part for part in pattern.split(".")] + rest)
+
+
+def renamed_problem(key: str, where: str = "") -> Problem | None:
+    """E214 for an unknown key that had this name once; `where` is the file that has it, empty for a command."""
+    names = names_of_today(key)
+    if not names:
+        return None
+    what = f"'{key}' is called {' or '.join(names)} today"
+    return Problem("E214", what, where, f"write {' or '.join(names)}")

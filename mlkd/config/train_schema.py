@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlkd.config.hpo_schema import Search
+from mlkd.config.hpo_schema import HyperParameterSearch
 from mlkd.data.corpora.base import ParallelCorpus
 from mlkd.errors import MlkdError, Problem
 from mlkd.losses.mix import LossMix
@@ -97,7 +97,7 @@ class TrainConfig:
     task: dict[str, Task] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
-    search: Search = field(default_factory=Search)
+    hpo: HyperParameterSearch = field(default_factory=HyperParameterSearch)
     seed: int = 1
     dry_run: bool = False
     resume: bool = True
@@ -128,9 +128,9 @@ class TrainConfig:
             )
         if self.evaluation.patience is not None and not self.task:
             yield Problem("E209", "early stopping needs a task to watch; set task=[tatoeba]", "evaluation.patience")
-        if self.hardware.processes > self.optim.batch_size:
-            what = f"must be at most optim.batch_size={self.optim.batch_size} (got {self.hardware.processes})"
-            yield Problem("E204", what, "hardware.processes")
+        if self.hardware.num_processes > self.optim.batch_size:
+            what = f"must be at most optim.batch_size={self.optim.batch_size} (got {self.hardware.num_processes})"
+            yield Problem("E204", what, "hardware.num_processes")
         if self.loss.alpha > 0 and self.optim.batch_size < 2:
             yield Problem("E209", "a ranking loss needs negatives: batch_size must be >= 2 (got 1)", "optim.batch_size")
         keeps_dropout = self.student.dropout is None and isinstance(self.student, PretrainedStudent)

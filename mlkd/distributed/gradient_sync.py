@@ -75,7 +75,7 @@ def collect_random_states(process_group: ProcessGroup, weights: Sequence[Tensor]
                 "E602",
                 f"process {rank + 1} of {process_group.size} has other weights than the first one after step {step}",
                 remedy="this is a bug of mlkd or of a device: please report it; the same command with "
-                "hardware.processes=1 continues from the last checkpoint",
+                "hardware.num_processes=1 continues from the last checkpoint",
             )
         found |= of_rank({name: torch.from_numpy(state) for name, state in random.items()}, rank)
     return found

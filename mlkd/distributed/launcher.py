@@ -184,10 +184,10 @@ class Launcher:
             return fail(
                 "E516",
                 f"the {self.size} processes of this run waited {TIMEOUT_S:,.0f} s for one another",
-                remedy=f"see what processes {waiting} hang in (py-spy dump --pid ...), or set hardware.processes=1; "
-                "the same command continues from the last checkpoint",
+                remedy=f"see what processes {waiting} hang in (py-spy dump --pid ...), or set "
+                "hardware.num_processes=1; the same command continues from the last checkpoint",
             )
-        remedy = "the same command continues from the last checkpoint; hardware.processes=1 needs no exchange"
+        remedy = "the same command continues from the last checkpoint; hardware.num_processes=1 needs no exchange"
         return fail("E516", f"the {self.size} processes of this run lost each other: {error}", remedy=remedy)
 
     def _first_causes(self) -> list[Worker]:
@@ -205,7 +205,7 @@ class Launcher:
             remedy = "train.log has its traceback; the same command continues from the last checkpoint"
             return fail("E102", f"{who} failed: {failure.what}", remedy=remedy)
         name = signal.Signals(-(worker.process.exitcode or 0)).name
-        remedy = "the system kills what takes its last memory: lower hardware.processes or hardware.max_tokens; "
+        remedy = "the system kills what takes its last memory: lower hardware.num_processes or hardware.max_tokens; "
         remedy += "the same command continues from the last checkpoint"
         return fail("E515", f"{who} was killed ({name})", remedy=remedy)
 

@@ -41,9 +41,9 @@ class Hardware:
         device: auto, cpu or cuda.
         precision: of the student's forward and backward pass; evaluation and exported weights are fp32.
         teacher_precision: of the teacher when its targets are computed; part of the cache's key.
-        processes: that train together, on a GPU each, or on one CPU. They share out each batch: optim.batch_size stays
-            the pairs that meet in one loss, and the result is that of one process, but for rounding and the random
-            numbers of dropout. Evaluation, mining and the teacher use the first one alone.
+        num_processes: that train together, on a GPU each, or on one CPU. They share out each batch: optim.batch_size
+            stays the pairs that meet in one loss, and the result is that of one process, but for rounding and the
+            random numbers of dropout. Evaluation, mining and the teacher use the first one alone.
         threads: CPU threads of each process; None leaves torch's choice, shared out among the processes. Bit-exact
             resume needs the same number.
         max_tokens: token positions in one forward pass, None for 2,048 on a CPU and 65,536 on a GPU. It bounds memory
@@ -57,7 +57,7 @@ class Hardware:
     device: Device = Device.auto
     precision: Precision = Precision.fp32
     teacher_precision: Precision = Precision.fp32
-    processes: int = 1
+    num_processes: int = 1
     threads: int | None = None
     max_tokens: int | None = None
     gradient_caching: bool = False
@@ -65,7 +65,7 @@ class Hardware:
 
     def __post_init__(self) -> None:
         problems = []
-        for name in ("processes", "threads", "max_tokens"):
+        for name in ("num_processes", "threads", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 problems.append(Problem("E204", f"must be >= 1 (got {value})", name))
@@ -79,13 +79,13 @@ class Hardware:
             MlkdError: E501 where CUDA is asked for and absent, or bf16 on a GPU without it; E209 for several processes,
                 which only training knows.
         """
-        if self.processes > 1:
-            what = f"several processes serve training alone (got {self.processes})"
-            raise fail("E209", what, where="hardware.processes", remedy="leave hardware.processes out")
+        if self.num_processes > 1:
+            what = f"several processes serve training alone (got {self.num_processes})"
+            raise fail("E209", what, where="hardware.num_processes", remedy="leave hardware.num_processes out")
         return self._resolve()
 
     def resolve_for_training(self) -> torch.device:
-        """As `resolve`, for each of `processes`.
+        """As `resolve`, for each of `num_processes`.
 
         Raises:
             MlkdError: E501 for more processes than GPUs; E518 in a process that torchrun started.
@@ -95,16 +95,16 @@ class Hardware:
             raise fail(
                 "E518",
                 f"a launcher such as torchrun started this command several times (WORLD_SIZE={launched})",
-                remedy=f"start it once, without the launcher, with hardware.processes={launched}",
+                remedy=f"start it once, without the launcher, with hardware.num_processes={launched}",
             )
         device = self._resolve()
-        if device.type == "cuda" and self.processes > torch.cuda.device_count():
+        if device.type == "cuda" and self.num_processes > torch.cuda.device_count():
             count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
             seen = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
-            what = f"{self.processes} processes need a GPU each; torch sees {count}{seen}"
-            raise fail("E501", what, where="hardware.processes", remedy=f"set hardware.processes={count}")
-        if self.threads is None and self.processes > 1:
-            torch.set_num_threads(max(1, TORCH_THREADS // self.processes))
+            what = f"{self.num_processes} processes need a GPU each; torch sees {count}{seen}"
+            raise fail("E501", what, where="hardware.num_processes", remedy=f"set hardware.num_processes={count}")
+        if self.threads is None and self.num_processes > 1:
+            torch.set_num_threads(max(1, TORCH_THREADS // self.num_processes))
         return device
 
     def _resolve(self) -> torch.device:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -15,8 +14,6 @@ from mlkd.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_TERMINATED
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR2") if hasattr(signal, name))
 NOTE = b"\nmlkd: finishing the step, then saving. Ctrl-C again stops at once.\n"
-# Ctrl-C reaches a worker of torchrun twice: from the terminal, and from torchrun, which passes it on.
-TORCHRUN_ECHO_S = 2.0
 
 
 class Interrupts:
@@ -32,7 +29,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.signum = 0
         self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-        self._first_sigint_at: float | None = None
+        self._is_told = False
 
     @property
     def requested(self) -> str | None:
@@ -79,11 +76,10 @@ class Interrupts:
         self.signum = self.signum or signum
         if signum != signal.SIGINT:
             return
-        now = time.monotonic()
-        if self._first_sigint_at is None:
-            self._first_sigint_at = now
+        if not self._is_told:
+            self._is_told = True
             # Not through logging or print: the signal may have arrived in the middle of theirs.
             with contextlib.suppress(OSError):
                 os.write(2, NOTE)
-        elif "TORCHELASTIC_RUN_ID" not in os.environ or now - self._first_sigint_at > TORCHRUN_ECHO_S:
+        else:
             raise KeyboardInterrupt

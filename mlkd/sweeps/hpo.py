@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlkd.config.hpo_schema import Search
+from mlkd.config.hpo_schema import HyperParameterSearch
 from mlkd.errors import fail
 from mlkd.runtime.atomic_files import write_json
 
@@ -53,7 +53,7 @@ def import_optuna() -> Any:
     return optuna
 
 
-def run_search(space: Space, search: Search, folder: Path, run_trial: RunTrial) -> None:
+def run_search(space: Space, hpo: HyperParameterSearch, folder: Path, run_trial: RunTrial) -> None:
     """Run trial after trial; those in `folder` keep their values, and only those without a score are run again.
 
     The values of a trial depend on the seed, its number and the trials before it: an interrupted search goes on as if
@@ -61,15 +61,15 @@ def run_search(space: Space, search: Search, folder: Path, run_trial: RunTrial) 
 
     Args:
         space: what is searched, by key.
-        search: how.
+        hpo: how.
         folder: of the sweep; `trials.json` is kept there.
         run_trial: number and values -> score.
     """
     path = folder / TRIALS_FILE
     trials = read_trials(path)
-    for number in range(search.trials):
+    for number in range(hpo.trials):
         if number == len(trials):
-            trials.append(Trial(ask(space, search, trials)))
+            trials.append(Trial(ask(space, hpo, trials)))
         if trials[number].value is None:
             write_json(path, [asdict(trial) for trial in trials])
             trials[number].value = run_trial(number, trials[number].params)
@@ -88,11 +88,11 @@ def read_trials(path: Path) -> list[Trial]:
         ) from error
 
 
-def ask(space: Space, search: Search, trials: list[Trial]) -> dict[str, str]:
+def ask(space: Space, hpo: HyperParameterSearch, trials: list[Trial]) -> dict[str, str]:
     """Values of the trial behind `trials`."""
     optuna = import_optuna()
     distributions = {key: _distribution(optuna, values) for key, values in space.items()}
-    sampler = optuna.samplers.TPESampler(seed=1000 * search.seed + len(trials), n_startup_trials=search.startup_trials)
+    sampler = optuna.samplers.TPESampler(seed=1000 * hpo.seed + len(trials), n_startup_trials=hpo.startup_trials)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in trials:
         if trial.value is not None:

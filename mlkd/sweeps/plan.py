@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mlkd.config.composition import compose_config
-from mlkd.config.hpo_schema import Search
+from mlkd.config.hpo_schema import HyperParameterSearch
 from mlkd.config.overrides import check_sweep, jobs_with_each_value
 from mlkd.sweeps.hpo import Choice, Interval, import_optuna
 from mlkd.sweeps.run import Sweep, override_key, sweep_fingerprint
@@ -33,8 +33,8 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         check_sweep("train", swept)
     first_job = next(jobs_with_each_value(swept))
     cfg = compose_config("train", first_job)
-    search = OmegaConf.to_object(cfg.search)
-    assert isinstance(search, Search)
+    hpo = OmegaConf.to_object(cfg.hpo)
+    assert isinstance(hpo, HyperParameterSearch)
     space = search_space(swept)
     places = [text.partition("=")[2].strip("'\"") for text in overrides if override_key(text) == "hydra.sweep.dir"]
     return Sweep(
@@ -44,7 +44,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         planned=planned_jobs(first_job, [*params, *overrides]),
         resume=bool(cfg.resume),
         dry_run=bool(cfg.dry_run),
-        search=search,
+        hpo=hpo,
         space=space,
         constant=[text for text in params if override_key(text) not in own | space.keys()],
     )

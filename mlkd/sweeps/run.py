@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.config.fingerprint import NOT_IN_FINGERPRINT, deciding_values
-from mlkd.config.hpo_schema import Search
+from mlkd.config.hpo_schema import HyperParameterSearch
 from mlkd.errors import MlkdError, fail
 from mlkd.report.results import ScoreKey
 from mlkd.runtime.atomic_files import write_json, write_text
@@ -37,7 +37,7 @@ class Sweep:
         planned: the overrides of every job in order; empty where a sweeper decides as it goes.
         resume: continue an earlier sweep of this fingerprint.
         dry_run: jobs take one step and leave nothing behind.
-        search: how values in `space` are chosen.
+        hpo: how values in `space` are chosen.
         space: what is searched; empty for a sweep of all combinations.
         constant: overrides that a searched option brings beside its space; each job takes them.
     """
@@ -48,7 +48,7 @@ class Sweep:
     planned: list[list[str]]
     resume: bool
     dry_run: bool
-    search: Search
+    hpo: HyperParameterSearch
     space: dict[str, Interval | Choice]
     constant: list[str] = field(default_factory=list)
 
@@ -56,7 +56,7 @@ class Sweep:
 def sweep_fingerprint(first_job: str, overrides: Sequence[str]) -> str:
     """Names a sweep by the configuration (YAML) of its first job and by the command's overrides, in order."""
     values = deciding_values(first_job)
-    ignored = {*NOT_IN_FINGERPRINT} - {"search.seed", "search.startup_trials"}
+    ignored = {*NOT_IN_FINGERPRINT} - {"hpo.seed", "hpo.startup_trials"}
     kept = [text for text in overrides if override_key(text) not in ignored]
     kept = [text for text in kept if not re.match(r"hydra[./]launcher|hydra\.sweep\.dir", override_key(text))]
     return fingerprint([*kept, *(f"{key}={values[key]!r}" for key in sorted(values))])

@@ -37,7 +37,7 @@ def dry_run(config: TrainConfig) -> None:
         step_s = (time.perf_counter() - start) / TIMED_STEPS
     total = run.intervals.total_steps
     pairs = run.data.pairs
-    shared = "" if config.hardware.processes == 1 else f", in each of {config.hardware.processes} processes"
+    shared = "" if config.hardware.num_processes == 1 else f", in each of {config.hardware.num_processes} processes"
     print(f"device        {preflight.device}, {run.precision or torch.float32}{shared}")
     print(f"parameters    {sizes['parameters']:,} ({sizes['parameters_without_embeddings']:,} without embeddings)")
     print(f"dimension     {sizes['dimension']}")

@@ -189,9 +189,9 @@ def build_trainer(
     tokens = TokenStore.open_or_build(Path(config.cache_dir), pairs.texts, student.tokenize, tokenizer_key)
     batches = Batches(pairs.language_sizes, config.optim.batch_size, config.data.language_temperature, config.seed)
     smallest = batches.num_pairs // batches.num_batches
-    if config.hardware.processes > smallest:
-        what = f"must be at most {smallest}, the pairs of a batch of this text (got {config.hardware.processes})"
-        raise fail("E204", what, where="hardware.processes")
+    if config.hardware.num_processes > smallest:
+        what = f"must be at most {smallest}, the pairs of a batch of this text (got {config.hardware.num_processes})"
+        raise fail("E204", what, where="hardware.num_processes")
     total_steps = config.optim.total_steps(batches.num_batches)
     evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
     return Trainer(

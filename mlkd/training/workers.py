@@ -68,7 +68,7 @@ class WorkerGroup:
     launcher: Launcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.launcher = Launcher(self.start.config.hardware.processes, run_worker, (self.start,), log_traceback)
+        self.launcher = Launcher(self.start.config.hardware.num_processes, run_worker, (self.start,), log_traceback)
 
     @property
     def device(self) -> torch.device:

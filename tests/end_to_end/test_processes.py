@@ -25,7 +25,7 @@ from mlkd.training.trainer import Trainer
 from mlkd.training.workers import WorkerGroup
 
 Call = Callable[..., tuple[int, str, str]]
-TWO = "hardware.processes=2"
+TWO = "hardware.num_processes=2"
 # A larger eps keeps AdamW from making steps of the rounding in gradients that are zero.
 NEGATIVES = ["loss=mse_info_nce", "loss.ranking.hard_negatives=2", "loss.ranking.teacher_negatives=20",
              "negatives.max_similarity=0.99", "optim.batch_size=15", "optim.eps=1e-3", "optim.max_steps=8",
@@ -129,8 +129,8 @@ def test_another_number_of_processes_continues(
 ) -> None:
     at_step(monkeypatch, 5, lambda run: os.kill(os.getpid(), signal.SIGTERM))
     command = toy.unscored.command(tmp_path, *NEGATIVES)
-    assert mlkd("train", *command, f"hardware.processes={before}")[0] == 143
-    code, _, err = mlkd("train", *command, f"hardware.processes={after}")
+    assert mlkd("train", *command, f"hardware.num_processes={before}")[0] == 143
+    code, _, err = mlkd("train", *command, f"hardware.num_processes={after}")
     assert code == 0, err
     assert err.count(f"saved by {before} process(es), continued by {after}: dropout draws other numbers") == 1
     found = losses(only_run(tmp_path / "toy"))
@@ -268,22 +268,22 @@ def test_ctrl_c_reaches_all_and_the_first_decides(toy: Any, tmp_path: Path, num_
 
 
 def test_values_that_cannot_be(mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, _, err = mlkd("train", *toy.command(tmp_path, "hardware.processes=0"))
+    code, _, err = mlkd("train", *toy.command(tmp_path, "hardware.num_processes=0"))
     assert code == 2
-    assert "error[E204]: hardware.processes: must be >= 1 (got 0)" in err
-    code, _, err = mlkd("train", *toy.command(tmp_path, "hardware.processes=17"))
+    assert "error[E204]: hardware.num_processes: must be >= 1 (got 0)" in err
+    code, _, err = mlkd("train", *toy.command(tmp_path, "hardware.num_processes=17"))
     assert code == 2
-    assert "error[E204]: hardware.processes: must be at most optim.batch_size=16 (got 17)" in err
-    few = ["hardware.processes=5", "data.max_pairs_per_language=2"]
+    assert "error[E204]: hardware.num_processes: must be at most optim.batch_size=16 (got 17)" in err
+    few = ["hardware.num_processes=5", "data.max_pairs_per_language=2"]
     code, _, err = mlkd("train", *toy.unscored.command(tmp_path, *few))
     assert code == 2
-    assert "error[E204]: hardware.processes: must be at most 4, the pairs of a batch of this text (got 5)" in err
+    assert "error[E204]: hardware.num_processes: must be at most 4, the pairs of a batch of this text (got 5)" in err
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "1")
     code, _, err = mlkd("train", *toy.command(tmp_path))
     assert code == 5
     assert "error[E518]: a launcher such as torchrun started this command several times (WORLD_SIZE=4)" in err
-    assert "fix: start it once, without the launcher, with hardware.processes=4" in err
+    assert "fix: start it once, without the launcher, with hardware.num_processes=4" in err
     assert len(list(tmp_path.glob("toy/*"))) == 1  # that of the run which had read its text
 
 

@@ -194,7 +194,7 @@ def test_signal_during_the_conclusion_of_a_job_ends_the_sweep(
 def test_search_over_an_interval(mlkd: Call, toy: Any, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="extra optuna is not installed")
     command = [*toy.command(tmp_path, QUICK), "optim.lr=tag(log, interval(1e-4, 1e-1))", "loss=mse,cosine"]
-    code, out, err = mlkd("train", *command, "-m", "search.trials=2")
+    code, out, err = mlkd("train", *command, "-m", "hpo.trials=2")
     assert code == 0, err
     folder = sweep_folder(tmp_path)
     trials = json.loads((folder / "trials.json").read_text())
@@ -206,7 +206,7 @@ def test_search_over_an_interval(mlkd: Call, toy: Any, tmp_path: Path) -> None:
         assert f"lr: {float(trial['params']['optim.lr'])}\n" in (folder / name / "config.yaml").read_text()
     assert "2 jobs: 2 finished" in out
     before = times_of(folder)
-    code, out, err = mlkd("train", *command, "-m", "search.trials=3")
+    code, out, err = mlkd("train", *command, "-m", "hpo.trials=3")
     assert code == 0, err
     assert "3 jobs: 3 finished" in out
     assert {name: times_of(folder)[name] for name in before} == before
@@ -215,7 +215,7 @@ def test_search_over_an_interval(mlkd: Call, toy: Any, tmp_path: Path) -> None:
 
 def test_search_by_a_shipped_option(mlkd: Call, toy: Any, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="extra optuna is not installed")
-    code, out, err = mlkd("train", *toy.command(tmp_path, QUICK), "+sweep=optuna", "search.trials=2", "optim.lr=1e-3")
+    code, out, err = mlkd("train", *toy.command(tmp_path, QUICK), "+sweep=optuna", "hpo.trials=2", "optim.lr=1e-3")
     assert code == 0, err
     assert "2 jobs: 2 finished" in out
     for job in table_of(sweep_folder(tmp_path))["jobs"]:
@@ -288,13 +288,13 @@ def test_what_names_a_sweep() -> None:
 
     same = name("seed=1,2", "optim.lr=1,2")
     for ignored in ("output_dir=b", "cache_dir=c", "resume=true", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
-                    "hydra.sweep.dir=d", "search.trials=9"):  # fmt: skip
+                    "hydra.sweep.dir=d", "hpo.trials=9"):  # fmt: skip
         assert name("seed=1,2", "optim.lr=1,2", ignored) == same
     assert name("seed=1,2", "optim.lr=1,2", yaml="seed: 1\noutput_dir: b\n") == same
     others = [
         name("optim.lr=1,2", "seed=1,2"),  # numbers its jobs in another order
         name("seed=1,2", "optim.lr=1,3"),
-        name("seed=1,2", "optim.lr=1,2", "search.seed=2"),
+        name("seed=1,2", "optim.lr=1,2", "hpo.seed=2"),
         name("seed=1,2", "optim.lr=1,2", yaml="seed: 2\n"),
     ]
     assert len({same, *others}) == 5
@@ -313,10 +313,10 @@ def test_plan_of_an_option_with_what_the_command_sets(toy: Any, tmp_path: Path) 
 def test_plan_of_a_search() -> None:
     pytest.importorskip("optuna", reason="extra optuna is not installed")
     register_schemas()
-    sweep = plan_sweep(["+sweep=optuna", "loss.beta=3", "search.trials=7"])
+    sweep = plan_sweep(["+sweep=optuna", "loss.beta=3", "hpo.trials=7"])
     lr = Interval(1e-5, 1e-2, log=True)
     assert sweep.space == {"optim.lr": lr, "loss.alpha": Interval(0.1, 1.0)}
-    assert (sweep.search.trials, sweep.planned) == (7, [])
+    assert (sweep.hpo.trials, sweep.planned) == (7, [])
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -89,22 +89,22 @@ def test_threads_and_tokens() -> None:
 
 def test_ranges() -> None:
     with pytest.raises(MlkdError) as caught:
-        Hardware(processes=0, threads=0, max_tokens=-1)
+        Hardware(num_processes=0, threads=0, max_tokens=-1)
     problems = [(p.code, p.where) for p in caught.value.problems]
-    assert problems == [("E204", "processes"), ("E204", "threads"), ("E204", "max_tokens")]
+    assert problems == [("E204", "num_processes"), ("E204", "threads"), ("E204", "max_tokens")]
 
 
 def test_a_gpu_for_each_process(gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    assert Hardware(processes=2, threads=1).resolve_for_training() == CUDA
+    assert Hardware(num_processes=2, threads=1).resolve_for_training() == CUDA
     with pytest.raises(
         MlkdError, match=r"3 processes need a GPU each; torch sees 2 \(CUDA_VISIBLE_DEVICES=4,5\)"
     ) as caught:
-        Hardware(processes=3).resolve_for_training()
-    assert (caught.value.problems[0].code, caught.value.problems[0].where) == ("E501", "hardware.processes")
-    assert Hardware(processes=3, threads=1, device=Device.cpu).resolve_for_training() == CPU
+        Hardware(num_processes=3).resolve_for_training()
+    assert (caught.value.problems[0].code, caught.value.problems[0].where) == ("E501", "hardware.num_processes")
+    assert Hardware(num_processes=3, threads=1, device=Device.cpu).resolve_for_training() == CPU
 
 
 def test_processes_share_out_torchs_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_processes_share_out_torchs_threads(monkeypatch: pytest.MonkeyPatch) -> 
     before = torch.get_num_threads()
     try:
         for processes, threads, expected in ((2, None, 3), (9, None, 1), (2, 4, 4)):
-            Hardware(device=Device.cpu, processes=processes, threads=threads).resolve_for_training()
+            Hardware(device=Device.cpu, num_processes=processes, threads=threads).resolve_for_training()
             assert torch.get_num_threads() == expected
     finally:
         torch.set_num_threads(before)
@@ -120,7 +120,7 @@ def test_processes_share_out_torchs_threads(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_several_processes_serve_training_alone() -> None:
     with pytest.raises(MlkdError, match="several processes serve training alone") as caught:
-        Hardware(processes=2).resolve()
+        Hardware(num_processes=2).resolve()
     assert caught.value.exit_code == 2
 
 
@@ -129,7 +129,7 @@ def test_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     assert Hardware(device=Device.cpu).resolve_for_training() == CPU
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(MlkdError, match=r"hardware\.processes=2"):
+    with pytest.raises(MlkdError, match=r"hardware\.num_processes=2"):
         Hardware(device=Device.cpu).resolve_for_training()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlkd.config.hpo_schema import Search
+from mlkd.config.hpo_schema import HyperParameterSearch
 from mlkd.errors import MlkdError
 from mlkd.sweeps.hpo import TRIALS_FILE, Choice, Interval, import_optuna, read_trials, run_search
 
@@ -30,7 +30,7 @@ def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_ranges() -> None:
     with pytest.raises(MlkdError) as caught:
-        Search(trials=0, startup_trials=0, seed=-1)
+        HyperParameterSearch(trials=0, startup_trials=0, seed=-1)
     assert [(p.code, p.where) for p in caught.value.problems] == [
         ("E204", n) for n in ("trials", "startup_trials", "seed")
     ]
@@ -49,7 +49,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trials of an uninterrupted search."""
     pytest.importorskip("optuna", reason="extra optuna is not installed")
     folder = tmp_path_factory.mktemp("search")
-    run_search(SPACE, Search(trials=30), folder, score)
+    run_search(SPACE, HyperParameterSearch(trials=30), folder, score)
     return folder / TRIALS_FILE
 
 
@@ -73,16 +73,21 @@ def test_interrupted_search_goes_on_as_if_it_had_not_been(found: Path, tmp_path:
         return score(number, params)
 
     with pytest.raises(KeyboardInterrupt):
-        run_search(SPACE, Search(trials=30), tmp_path, interrupted)
+        run_search(SPACE, HyperParameterSearch(trials=30), tmp_path, interrupted)
     assert len(json.loads((tmp_path / TRIALS_FILE).read_text())) == 13
-    run_search(SPACE, Search(trials=20), tmp_path, score)
-    run_search(SPACE, Search(trials=30), tmp_path, score)
+    run_search(SPACE, HyperParameterSearch(trials=20), tmp_path, score)
+    run_search(SPACE, HyperParameterSearch(trials=30), tmp_path, score)
     assert (tmp_path / TRIALS_FILE).read_bytes() == found.read_bytes()
 
 
 def test_trials_that_failed_keep_their_values(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="extra optuna is not installed")
-    run_search(SPACE, Search(trials=4), tmp_path, lambda number, params: None if number == 2 else score(number, params))
+    run_search(
+        SPACE,
+        HyperParameterSearch(trials=4),
+        tmp_path,
+        lambda number, params: None if number == 2 else score(number, params),
+    )
     before = read_trials(tmp_path / TRIALS_FILE)
     assert [trial.value is None for trial in before] == [False, False, True, False]
     asked = []
@@ -91,7 +96,7 @@ def test_trials_that_failed_keep_their_values(tmp_path: Path) -> None:
         asked.append(number)
         return score(number, params)
 
-    run_search(SPACE, Search(trials=4), tmp_path, again)
+    run_search(SPACE, HyperParameterSearch(trials=4), tmp_path, again)
     after = read_trials(tmp_path / TRIALS_FILE)
     assert asked == [2]
     assert [trial.params for trial in after] == [trial.params for trial in before]
@@ -99,5 +104,5 @@ def test_trials_that_failed_keep_their_values(tmp_path: Path) -> None:
 
 
 def test_seeds_differ(found: Path, tmp_path: Path) -> None:
-    run_search(SPACE, Search(trials=2, seed=2), tmp_path, score)
+    run_search(SPACE, HyperParameterSearch(trials=2, seed=2), tmp_path, score)
     assert read_trials(tmp_path / TRIALS_FILE)[0].params != read_trials(found)[0].params
