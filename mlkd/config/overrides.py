@@ -234,7 +234,7 @@ def yaml_problem(error: yaml.MarkedYAMLError) -> Problem:
 
 
 def composing_problem(error: Exception) -> Problem:
-    """What Hydra says of the files it composes: E201 or E214 for a key, E203 for a value that does not fit, else E202."""
+    """What Hydra says of the files it composes: E201 or E214 for a key, E203 for a value, else E202."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     match = re.fullmatch(r"In '(.+)': (\w+) raised while composing config:", lines[0])
     if match is None or len(lines) < 2:

@@ -14,8 +14,8 @@ from mlkd.errors import MlkdError, Problem
 from mlkd.models.hub import locate_model
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import folder_sha256, load_encoder
-from mlkd.runtime.devices import Hardware, autocast_type, place
+from mlkd.models.serialization import load_encoder
+from mlkd.runtime.devices import place
 from mlkd.teacher.reduction import TeacherReduction
 
 
@@ -54,25 +54,31 @@ class Teacher:
         """The teacher's folder; raises MlkdError (E4xx, E502) where there is none."""
         return locate_model(self.model, revision=self.revision)
 
-    def load(self, hardware: Hardware, device: torch.device) -> SentenceEncoder:
-        """The teacher, ready to encode on `device`."""
+    def load(
+        self, folder: Path, *, device: torch.device, precision: torch.dtype | None, max_tokens: int
+    ) -> SentenceEncoder:
+        """The teacher in `folder`, ready to encode on `device`; see PreflightResult for the rest."""
         encoder = load_encoder(
-            self.model,
+            str(folder),
             pooling=self.pooling,
             max_length=self.max_length,
-            revision=self.revision,
             trust_remote_code=self.trust_remote_code,
         )
-        encoder.precision = autocast_type(hardware.teacher_precision, device)
-        encoder.encode_tokens = hardware.forward_tokens(device)
+        encoder.precision = precision
+        encoder.encode_tokens = max_tokens
         place(encoder.body, device, encoder.precision)
         encoder.to(device)
         encoder.requires_grad_(False)
         return encoder
 
-    def fingerprint(self, precision: torch.dtype | None) -> str:
-        """Names everything the vectors depend on but the texts: weights, tokenizer, pooling, length, precision."""
-        parts = [folder_sha256(self.locate()), str(self.pooling), str(self.max_length), str(precision)]
+    def fingerprint(self, sha256: str, precision: torch.dtype | None) -> str:
+        """Names everything the vectors depend on but the texts: weights, tokenizer, pooling, length, precision.
+
+        Args:
+            sha256: of the teacher's folder.
+            precision: autocast type of its passes.
+        """
+        parts = [sha256, str(self.pooling), str(self.max_length), str(precision)]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 
 

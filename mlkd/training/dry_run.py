@@ -9,9 +9,9 @@ import torch
 from mlkd.config.train_schema import TrainConfig
 from mlkd.models.size import describe_size
 from mlkd.runtime.devices import peak_memory_bytes
-from mlkd.training.preflight import check_run
+from mlkd.training.preflight import run_preflight
 from mlkd.training.setup import set_up
-from mlkd.training.workers import Start, WorkerGroup
+from mlkd.training.workers import WorkerGroup, WorkerStart
 
 TIMED_STEPS = 3
 
@@ -22,12 +22,12 @@ def dry_run(config: TrainConfig) -> None:
     Raises:
         MlkdError: whatever would stop the run before its first step.
     """
-    preflight = check_run(config)
-    setup = set_up(config, preflight, None, lambda: None)
+    preflight = run_preflight(config)
+    setup = set_up(config, preflight)
     run = setup.trainer
     sizes = describe_size(run.student)
-    with WorkerGroup(Start(config, preflight.device.type, torch.get_num_threads()), run) as team:
-        team.join(lambda: None)
+    with WorkerGroup(WorkerStart.of(config, preflight), run) as workers:
+        workers.join(lambda: None)
         values, _, _ = run.step()  # the first step pays for warm-up
         start = time.perf_counter()
         for _ in range(TIMED_STEPS):

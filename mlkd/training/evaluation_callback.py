@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlkd.config.train_schema import TrainConfig
 from mlkd.evaluation.evaluator import BestMetric, Evaluations, as_metrics, read_task_results, write_task_results
 from mlkd.models.serialization import save_encoder
 from mlkd.runtime.checkpoints import Checkpoint
 from mlkd.runtime.log import RunLog
 from mlkd.runtime.run_folder import RunFolder
 from mlkd.tasks.scoring.scores import TaskResult
-from mlkd.training.finalize import PICTURE_FILE, model_card, save_picture_vectors
+from mlkd.training.finalize import PICTURE_FILE, save_picture_vectors
+from mlkd.training.model_card import ModelCard
 from mlkd.training.setup import TrainingSetup
 from mlkd.training.state import TrainState
 
@@ -22,20 +22,30 @@ log = logging.getLogger("mlkd")
 
 @dataclass(slots=True)
 class EvaluationCallback:
-    """What a run evaluates by, and where it keeps its best student."""
+    """Scores the student while it trains, and keeps the best one.
 
-    config: TrainConfig
+    Args:
+        setup: the trainer, and the teacher for tasks that compare with it.
+        evaluations: what is scored.
+        metric: `task/language/metric` that chooses the best student; empty for the first task's main one.
+        run: gets the best student.
+        run_log: gets the scores.
+        card: of the student's folder.
+    """
+
     setup: TrainingSetup
     evaluations: Evaluations
+    metric: str
     run: RunFolder
     run_log: RunLog
+    card: ModelCard
     best: BestMetric | None = None
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Score the untrained student, then put it where `checkpoint` left it."""
         trainer = self.setup.trainer
         untrained = score_untrained(self.setup, self.evaluations, self.run)
-        self.best = BestMetric.find(self.config.evaluation.metric, untrained)
+        self.best = BestMetric.find(self.metric, untrained)
         if checkpoint is None:
             self.run_log.log_step(0, as_metrics(untrained), kind="eval")
         else:
@@ -55,7 +65,7 @@ class EvaluationCallback:
         is_best = self.best is None or (value is not None and self.best.improves(value, state.best))
         if is_best:
             state.best, state.best_step = value, state.step
-            save_encoder(student, self.run.student, card=model_card(self.config, self.setup, state))
+            save_encoder(student, self.run.student, card=self.card.text(state.step))
         return is_best
 
 

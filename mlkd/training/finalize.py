@@ -10,12 +10,11 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from mlkd.config.train_schema import TrainConfig
 from mlkd.data.pairs import LanguagePair
 from mlkd.evaluation.evaluator import read_task_results, write_task_results
 from mlkd.models.encoder import Encoder
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import folder_dimension, folder_sha256, load_encoder
+from mlkd.models.serialization import folder_sha256, load_encoder
 from mlkd.models.size import describe_size
 from mlkd.report.exports import write_tables
 from mlkd.report.html import write_report
@@ -25,10 +24,8 @@ from mlkd.report.terminal import print_tables
 from mlkd.runtime.devices import place
 from mlkd.runtime.run_folder import RunFolder
 from mlkd.tasks.scoring.bootstrap import NUM_RESAMPLES, compare_systems, with_intervals
-from mlkd.training.preflight import PreflightResult, reduced_dimension
+from mlkd.training.preflight import PreflightResult, ResolvedTeacher
 from mlkd.training.setup import TrainingSetup
-from mlkd.training.state import TrainState
-from mlkd.version import __version__
 
 log = logging.getLogger("mlkd")
 PICTURE_FILE = "untrained_picture.safetensors"
@@ -37,7 +34,11 @@ PICTURE_MIN_SENTENCES = 8
 
 
 def finalize(
-    config: TrainConfig, preflight: PreflightResult, setup: TrainingSetup, run: RunFolder, stop: Callable[[], None]
+    teacher_model: str,
+    preflight: PreflightResult,
+    setup: TrainingSetup,
+    run: RunFolder,
+    stop: Callable[[], None],
 ) -> None:
     """Score the best student and the teacher, write results.json, results.md and report.html, print the table.
 
@@ -62,7 +63,7 @@ def finalize(
     results = Results(
         systems=list(scored),
         results={name: [with_intervals(r, NUM_RESAMPLES) for r in found] for name, found in scored.items()},
-        describe=describe_systems(config, best, run),
+        describe=describe_systems(teacher_model, preflight.teacher, best, run),
         comparisons=compare_systems(scored, NUM_RESAMPLES),
     )
     write_results(run.results_json, results)
@@ -82,17 +83,14 @@ def load_best(setup: TrainingSetup, run: RunFolder) -> SentenceEncoder:
     return best.to(device)
 
 
-def describe_systems(config: TrainConfig, student: SentenceEncoder, run: RunFolder) -> dict[str, dict[str, Any]]:
-    """What the compared encoders are."""
-    teacher = config.teacher.locate()
+def describe_systems(
+    model: str, teacher: ResolvedTeacher, student: SentenceEncoder, run: RunFolder
+) -> dict[str, dict[str, Any]]:
+    """What the compared encoders are; `model` is the teacher's name in the configuration."""
     return {
         "student": {"path": str(run.student), "sha256": folder_sha256(run.student), **describe_size(student)},
         "untrained": {"path": "the student before its first step", **describe_size(student)},
-        "teacher": {
-            "path": config.teacher.model,
-            "sha256": folder_sha256(teacher),
-            "dimension": reduced_dimension(config, folder_dimension(teacher)) or folder_dimension(teacher),
-        },
+        "teacher": {"path": model, "sha256": teacher.sha256, "dimension": teacher.dimension},
     }
 
 
@@ -130,25 +128,3 @@ def aligned_texts(dev: list[LanguagePair]) -> dict[str, list[str]]:
         translation = dict(zip(reversed(pair.source), reversed(pair.target), strict=True))
         texts[pair.target_language] = [translation[text] for text in shared]
     return texts
-
-
-def model_card(config: TrainConfig, setup: TrainingSetup, state: TrainState) -> str:
-    """README.md of the student's folder."""
-    languages = ", ".join([config.data.source_language, *config.data.languages])
-    student = setup.trainer.student
-    return f"""---
-library_name: sentence-transformers
-tags: [sentence-transformers, sentence-similarity, multilingual, knowledge-distillation]
----
-# {config.name}
-
-Sentence encoder for {languages}, {student.dimension} dimensions, distilled with mlkd {__version__} from
-`{config.teacher.model}` on {setup.trainer.data.pairs.source.size:,} sentence pairs
-(step {state.step} of {setup.trainer.intervals.total_steps}).
-
-```python
-from sentence_transformers import SentenceTransformer
-
-vectors = SentenceTransformer("path/to/this/folder").encode(["Hello!", "Hallo!"])
-```
-"""

@@ -1,4 +1,4 @@
-"""What must hold before a step is paid for: files, folders, device and dimensions, all problems together."""
+"""Preflight: files, folders, device and dimensions are checked before anything expensive, all problems together."""
 
 from __future__ import annotations
 
@@ -14,23 +14,62 @@ from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError, Problem
 from mlkd.evaluation.evaluator import Evaluations
 from mlkd.losses.feature import Projection
+from mlkd.losses.mix import LossMix
 from mlkd.models.masked_lm import check_mask_token
 from mlkd.models.serialization import folder_dimension, folder_sha256
+from mlkd.models.students.base import Student
+from mlkd.runtime.devices import autocast_type
 from mlkd.runtime.hashing import HASH_DIGITS
 from mlkd.tasks.base import Task
 from mlkd.tasks.mse import MseTask
 from mlkd.tasks.parallel import NearestTask
+from mlkd.teacher.reduction import ReductionMethod
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTeacher:
+    """The teacher as it was found.
+
+    Args:
+        folder: of the model.
+        sha256: of its files.
+        own_dimension: of its vectors.
+        reduced_dimension: that the run reduces them to; None for the teacher as it is.
+    """
+
+    folder: Path
+    sha256: str
+    own_dimension: int
+    reduced_dimension: int | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Of the targets, after any reduction."""
+        return self.reduced_dimension or self.own_dimension
 
 
 @dataclass(frozen=True, slots=True)
 class PreflightResult:
-    """What the checks found: the device, and the evaluation data they had to read."""
+    """What the checks resolved, once for the whole run.
+
+    Args:
+        device: of student and teacher.
+        precision: autocast type of the student's passes, None for fp32.
+        teacher_precision: likewise, of the teacher's.
+        max_tokens: token positions in one forward pass.
+        teacher: where it is and what it is.
+        evaluations: tasks with their data.
+    """
 
     device: torch.device
+    precision: torch.dtype | None
+    teacher_precision: torch.dtype | None
+    max_tokens: int
+    teacher: ResolvedTeacher
     evaluations: Evaluations
 
 
-def check_run(config: TrainConfig) -> PreflightResult:
+def run_preflight(config: TrainConfig) -> PreflightResult:
     """Look at everything a run needs, but open no weights and no training text.
 
     Raises:
@@ -46,27 +85,39 @@ def check_run(config: TrainConfig) -> PreflightResult:
             return None
 
     device = attempt(config.hardware.resolve_for_training)
-    teacher = attempt(config.teacher.locate, "teacher")
+    folder = attempt(config.teacher.locate, "teacher")
     before = len(problems)
     attempt(config.student.check_files, "student")
-    if teacher is not None and len(problems) == before:
-        attempt(lambda: _check_dimensions(config, folder_dimension(teacher)))
-    if len(problems) == before:
-        attempt(lambda: _check_mask_token(config), "student")
+    if folder is not None and len(problems) == before:
+        attempt(lambda: _check_dimensions(config, folder_dimension(folder)))
+    if len(problems) == before and config.loss.mlm_weight:
+        attempt(lambda: _check_mask_token(config.student), "student")
     attempt(config.data.check_files, "data")
     evaluations = attempt(lambda: Evaluations.load(config.task.values()))
     if problems:
         raise MlkdError(problems)
+    dimension = folder_dimension(folder)
+    teacher = ResolvedTeacher(
+        folder, folder_sha256(folder), dimension, reduced_dimension(config.wanted_teacher_dimension, dimension)
+    )
     if evaluations.need_teacher:
-        evaluations = dataclasses.replace(evaluations, teacher=teacher_name(config, teacher))
-    return PreflightResult(device, evaluations)
+        name = teacher_name(teacher, config.teacher.reduction.method)
+        evaluations = dataclasses.replace(evaluations, teacher=name)
+    return PreflightResult(
+        device=device,
+        precision=autocast_type(config.hardware.precision, device),
+        teacher_precision=autocast_type(config.hardware.teacher_precision, device),
+        max_tokens=config.hardware.forward_tokens(device),
+        teacher=teacher,
+        evaluations=evaluations,
+    )
 
 
-def teacher_name(config: TrainConfig, folder: Path) -> str:
+def teacher_name(teacher: ResolvedTeacher, method: ReductionMethod) -> str:
     """The start of its hash and, where the run reduces it, to what."""
-    dim = reduced_dimension(config, folder_dimension(folder))
-    reduced = "" if dim is None else f" in {dim} dimensions ({config.teacher.reduction.method.value})"
-    return folder_sha256(folder)[:HASH_DIGITS] + reduced
+    dim = teacher.reduced_dimension
+    reduced = "" if dim is None else f" in {dim} dimensions ({method.value})"
+    return teacher.sha256[:HASH_DIGITS] + reduced
 
 
 def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
@@ -74,8 +125,8 @@ def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
     if dim is not None and dim > own_dimension:
         what = f"must be at most the teacher's dimension {own_dimension} (got {dim})"
         raise MlkdError(Problem("E210", what, "teacher.reduction.dim"))
-    teacher_dimension = reduced_dimension(config, own_dimension) or own_dimension
-    problem = needs_projection(config, student_dimension, teacher_dimension)
+    teacher_dimension = reduced_dimension(config.wanted_teacher_dimension, own_dimension) or own_dimension
+    problem = needs_projection(config.loss, student_dimension, teacher_dimension)
     if problem is not None:
         raise MlkdError(problem)
     direct = [name for name, task in config.task.items() if _compares_vectors(task)]
@@ -91,33 +142,30 @@ def _compares_vectors(task: Task) -> bool:
     return isinstance(task, MseTask) or (isinstance(task, NearestTask) and task.needs_teacher)
 
 
-def _check_mask_token(config: TrainConfig) -> None:
-    tokenizer = config.student.open_tokenizer() if config.loss.mlm_weight else None
+def _check_mask_token(student: Student) -> None:
+    tokenizer = student.open_tokenizer()
     if tokenizer is not None:
         check_mask_token(tokenizer)
 
 
-def reduced_dimension(config: TrainConfig, teacher_dimension: int) -> int | None:
+def reduced_dimension(wanted: int | None, teacher_dimension: int) -> int | None:
     """What the teacher's vectors are reduced to, None for the teacher as it is."""
-    dim = config.teacher.reduction.dim
-    if dim is None and config.loss.reduces_teacher:
-        dim = config.student.dimension
-    return dim if dim is not None and dim < teacher_dimension else None
+    return wanted if wanted is not None and wanted < teacher_dimension else None
 
 
-def needs_projection(config: TrainConfig, student_dimension: int, teacher_dimension: int) -> Problem | None:
+def needs_projection(loss: LossMix, student_dimension: int, teacher_dimension: int) -> Problem | None:
     """E210 where the loss compares vectors of different dimension.
 
     Args:
-        config: of the run.
+        loss: of the run.
         student_dimension: of its vectors.
         teacher_dimension: after any reduction.
     """
-    if student_dimension == teacher_dimension or not config.loss.compares_dimensions:
+    if student_dimension == teacher_dimension or not loss.compares_dimensions:
         return None
     hint = f"set student.dense_dim={teacher_dimension}"
     # A projection serves the feature term alone.
-    if config.loss.feature.projection is Projection.none and not config.loss.ranks_against_teacher:
+    if loss.feature.projection is Projection.none and not loss.ranks_against_teacher:
         hint += ", or loss.feature.projection=dense"
     if student_dimension < teacher_dimension:
         hint += f", or teacher.reduction.dim={student_dimension}"

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from mlkd.config.composition import as_yaml
 from mlkd.config.fingerprint import config_fingerprint, deciding_values
 from mlkd.config.train_schema import TrainConfig
@@ -20,9 +18,11 @@ from mlkd.runtime.run_folder import RunFolder, RunState, Status
 from mlkd.runtime.signals import Interrupts
 from mlkd.training.evaluation_callback import EvaluationCallback
 from mlkd.training.finalize import finalize
-from mlkd.training.preflight import check_run
+from mlkd.training.model_card import ModelCard
+from mlkd.training.preflight import run_preflight
 from mlkd.training.setup import set_up
-from mlkd.training.workers import Start, WorkerGroup
+from mlkd.training.trainer import Trainer
+from mlkd.training.workers import WorkerGroup, WorkerStart
 
 log = logging.getLogger("mlkd")
 
@@ -59,7 +59,7 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
         RunInterruptedError: after a signal, once the state is saved.
         InterruptedAfterwardsError: after a signal, with the run finished.
     """
-    preflight = check_run(config)
+    preflight = run_preflight(config)
     run = RunFolder(folder)
     name = config_fingerprint(config)
     with run.lock(), Interrupts() as interrupts:
@@ -78,15 +78,17 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
                 write_text(run.overrides, "".join(f"- {o!r}\n" for o in overrides) or "[]\n")
                 run.write_environment(str(preflight.device))
                 setup = set_up(config, preflight, run, lambda: stop_if_asked(interrupts))
-                session = EvaluationCallback(config, setup, preflight.evaluations, run, run_log)
-                start = Start(config, preflight.device.type, torch.get_num_threads(), run.checkpoints, step or None)
-                with WorkerGroup(start, setup.trainer) as team:
-                    session.begin(checkpoint)
-                    team.join(lambda: stop_if_asked(interrupts))
-                    setup.trainer.train(run_log, session.evaluate, writer, interrupts)
+                callback = EvaluationCallback(
+                    setup, preflight.evaluations, config.evaluation.metric, run, run_log, card_of(config, setup.trainer)
+                )
+                start = WorkerStart.of(config, preflight, run.checkpoints, step or None)
+                with WorkerGroup(start, setup.trainer) as workers:
+                    callback.begin(checkpoint)
+                    workers.join(lambda: stop_if_asked(interrupts))
+                    setup.trainer.train(run_log, callback.evaluate, writer, interrupts)
                 step = setup.trainer.state.step
                 stop_if_asked(interrupts)
-                finalize(config, preflight, setup, run, lambda: stop_if_asked(interrupts))
+                finalize(config.teacher.model, preflight, setup, run, lambda: stop_if_asked(interrupts))
                 state = RunState.finished
             except KeyboardInterrupt as interrupt:
                 state, error = RunState.interrupted, str(interrupt)
@@ -102,6 +104,18 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
         if interrupts.requested is not None:
             raise InterruptedAfterwardsError(interrupts.requested, interrupts.exit_code)
     return folder
+
+
+def card_of(config: TrainConfig, trainer: Trainer) -> ModelCard:
+    """The model card of a run's student."""
+    return ModelCard(
+        name=config.name,
+        teacher=config.teacher.model,
+        languages=[config.data.source_language, *config.data.languages],
+        dimension=trainer.student.dimension,
+        num_pairs=trainer.data.pairs.source.size,
+        total_steps=trainer.intervals.total_steps,
+    )
 
 
 def stop_if_asked(interrupts: Interrupts) -> None:

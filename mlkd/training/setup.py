@@ -1,11 +1,11 @@
-"""From a checked configuration to a run that can take its first step: text, targets, tokens, student."""
+"""Training setup: from a checked configuration to text, teacher targets, tokens, student and trainer."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,29 @@ from typing import Any
 import numpy as np
 
 from mlkd.config.train_schema import TrainConfig
-from mlkd.data.batches import Batches, Indices
+from mlkd.data.batches import Batches
 from mlkd.data.corpora.base import Corpus
 from mlkd.data.overlap import evaluation_overlap
 from mlkd.data.report import DataReport
 from mlkd.data.token_store import TokenStore
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import fail
+from mlkd.losses.mix import LossMix
 from mlkd.models.encoder import Encoder
 from mlkd.models.masked_lm import MaskedLanguage
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.students.base import StudentCorpus
 from mlkd.runtime.atomic_files import write_json
-from mlkd.runtime.devices import autocast_type, place
+from mlkd.runtime.devices import place
 from mlkd.runtime.hashing import fingerprint
 from mlkd.runtime.run_folder import RunFolder
-from mlkd.teacher.encoder import LazyTeacher
+from mlkd.teacher.encoder import LazyTeacher, Teacher
 from mlkd.teacher.hard_negatives import TeacherKnowledge
 from mlkd.teacher.reduction import ReducedTeacher, Taught
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.teacher.vector_store import Positions, unit_norm
 from mlkd.training.dataloader import TrainingData
-from mlkd.training.preflight import PreflightResult, reduced_dimension
+from mlkd.training.preflight import PreflightResult
 from mlkd.training.state import Intervals
 from mlkd.training.trainer import Trainer
 
@@ -45,7 +46,7 @@ NORM_SAMPLE = 1000
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetup:
-    """A run before its first step.
+    """Everything a run needs to take its first step.
 
     Args:
         trainer: with the untrained student.
@@ -61,19 +62,19 @@ class TrainingSetup:
 def set_up(
     config: TrainConfig,
     preflight: PreflightResult,
-    run: RunFolder | None,
-    stop: Callable[[], None],
+    run: RunFolder | None = None,
+    stop: Callable[[], None] = lambda: None,
     *,
-    follows: bool = False,
+    cache_is_filled: bool = False,
 ) -> TrainingSetup:
-    """Read the corpus, compute what teacher vectors and tokens the cache lacks, and build the student.
+    """Read the corpus, compute what teacher vectors and tokens the cache lacks, and build student and trainer.
 
     Args:
         config: of the run.
-        checked: what preflight found.
+        preflight: what was resolved for it.
         run: gets data.json; None for a dry run.
         stop: called between long pieces of work; raises when the run must end.
-        follows: another process of the run has prepared it already: the cache holds everything.
+        cache_is_filled: another process of the run has filled the cache: the teacher is never opened.
 
     Raises:
         MlkdError: E3xx for the text, E4xx for models, E319 where the text changed since the run was started.
@@ -83,18 +84,41 @@ def set_up(
         log.info("%s", line)
     if run is not None:
         record_data(run, corpus.report)
-    report_overlap(config, preflight, corpus)
+    if config.task:
+        evaluation_overlap(corpus.train, preflight.evaluations.texts())
     pairs = TrainingPairs.from_corpus(corpus.train)
-    teacher = LazyTeacher(lambda: config.teacher.load(config.hardware, preflight.device))
-    targets, positions = compute_targets(config, preflight, pairs, teacher, None if follows else stop)
+    cache_dir = Path(config.cache_dir)
+    teacher = LazyTeacher(lambda: open_teacher(config.teacher, preflight))
+    key = config.teacher.fingerprint(preflight.teacher.sha256, preflight.teacher_precision)
+    targets = TeacherTargets(cache_dir / "teacher" / key, teacher)
+    wanted = pairs.texts if config.needs_teacher_target else pairs.texts[: pairs.num_sources]
+    positions = compute_targets(targets, pairs, wanted, stop, cache_is_filled=cache_is_filled)
+    if preflight.teacher.reduced_dimension is not None:
+        taught = Taught(pairs, targets.store, positions)
+        reduction = config.teacher.reduction
+        targets.reduction = reduction.open_or_fit(targets.store.folder, taught, preflight.teacher.reduced_dimension)
     sample = targets.rows(positions[: min(pairs.num_sources, NORM_SAMPLE)])
     held_out = sorted({text for pair in corpus.dev for side in (pair.source, pair.target) for text in side})
-    material = StudentCorpus(pairs, Path(config.cache_dir), held_out)
-    student = build_student(config, preflight, material, normalize=unit_norm(sample), wide=targets.dimension)
+    student = config.student.build(
+        StudentCorpus(pairs, cache_dir, held_out), normalize=unit_norm(sample), seed=config.seed
+    )
+    if config.loss.needs_wide:
+        student.widen(targets.dimension, replaces_last=config.student.dense_dim is not None)
+    place_student(student, preflight, is_compiled=config.hardware.compile)
     stop()
     trainer = build_trainer(config, preflight, pairs, (targets, positions), student)
     judged = teacher if targets.reduction is None else ReducedTeacher(teacher, targets.reduction)
     return TrainingSetup(trainer, corpus, judged)
+
+
+def open_teacher(teacher: Teacher, preflight: PreflightResult) -> SentenceEncoder:
+    """The teacher's weights, on the device of the run."""
+    return teacher.load(
+        preflight.teacher.folder,
+        device=preflight.device,
+        precision=preflight.teacher_precision,
+        max_tokens=preflight.max_tokens,
+    )
 
 
 def record_data(run: RunFolder, report: DataReport) -> None:
@@ -117,62 +141,45 @@ def record_data(run: RunFolder, report: DataReport) -> None:
     write_json(path, report.as_json())
 
 
-def report_overlap(config: TrainConfig, preflight: PreflightResult, corpus: Corpus) -> None:
-    """Warn of evaluation sentences that stand in the training text."""
-    if config.task:
-        evaluation_overlap(corpus.train, preflight.evaluations.texts())
-
-
 def compute_targets(
-    config: TrainConfig,
-    preflight: PreflightResult,
+    targets: TeacherTargets,
     pairs: TrainingPairs,
-    teacher: LazyTeacher,
-    stop: Callable[[], None] | None,
-) -> tuple[TeacherTargets, Positions]:
-    """Teacher vectors of all sources, and of the translations where the loss asks for them.
+    wanted: Sequence[str],
+    stop: Callable[[], None],
+    *,
+    cache_is_filled: bool,
+) -> Positions:
+    """Fill the cache with the teacher vectors of `wanted`.
 
     Args:
-        config, checked, pairs, teacher: of the run.
-        stop: called after each part; None where the cache holds them all, and the teacher need not be opened.
+        targets: of the teacher; its store is the cache.
+        pairs: of the run.
+        wanted: its sources, or all its texts, which begin with the sources.
+        stop: called after each part.
+        cache_is_filled: look the vectors up, and never open the teacher.
 
     Returns:
-        The targets, reduced where the run asks for it, and each distinct text's position, -1 without a vector.
+        Each distinct text's position in the cache, -1 without a vector.
     """
-    precision = autocast_type(config.hardware.teacher_precision, preflight.device)
-    folder = Path(config.cache_dir) / "teacher" / config.teacher.fingerprint(precision)
-    targets = TeacherTargets(folder, teacher)
-    wanted = pairs.texts if config.needs_teacher_target else pairs.texts[: pairs.num_sources]
 
     def progress(done: int, total: int) -> None:
         log.info("teacher: %s of %s texts encoded", f"{done:,}", f"{total:,}")
-        if stop is not None:
-            stop()
+        stop()
 
+    found = targets.store.positions(wanted) if cache_is_filled else targets.ensure(wanted, progress)
     positions = np.full(len(pairs.texts), -1, dtype=np.int64)
-    positions[: len(wanted)] = targets.store.positions(wanted) if stop is None else targets.ensure(wanted, progress)
-    dimension = reduced_dimension(config, targets.dimension)
-    if dimension is not None:
-        targets.reduction = config.teacher.reduction.open_or_fit(
-            folder, Taught(pairs, targets.store, positions), dimension
-        )
-    return targets, positions
+    positions[: len(wanted)] = found
+    return positions
 
 
-def build_student(
-    config: TrainConfig, preflight: PreflightResult, corpus: StudentCorpus, *, normalize: bool, wide: int
-) -> SentenceEncoder:
-    """The untrained student on its device, in training mode; with a layer `wide` where the loss asks for one."""
-    student = config.student.build(corpus, normalize=normalize, seed=config.seed)
-    if config.loss.needs_wide:
-        student.widen(wide, replaces_last=config.student.dense_dim is not None)
-    place(student.body, preflight.device, autocast_type(config.hardware.precision, preflight.device))
+def place_student(student: SentenceEncoder, preflight: PreflightResult, *, is_compiled: bool) -> None:
+    """Put the untrained student on the device of the run, in training mode."""
+    place(student.body, preflight.device, preflight.precision)
     student.to(preflight.device)
-    student.encode_tokens = config.hardware.forward_tokens(preflight.device)
-    if config.hardware.compile:
+    student.encode_tokens = preflight.max_tokens
+    if is_compiled:
         student.body.compile(dynamic=True)
     student.train()
-    return student
 
 
 def build_trainer(
@@ -184,57 +191,56 @@ def build_trainer(
 ) -> Trainer:
     """Tokenise what the cache lacks, and put loss, optimiser and order of batches beside the student."""
     targets, positions = taught
-    device = preflight.device
     tokenizer_key = fingerprint([student.tokenizer.backend_tokenizer.to_str(), str(student.text)])
     tokens = TokenStore.open_or_build(Path(config.cache_dir), pairs.texts, student.tokenize, tokenizer_key)
     batches = Batches(pairs.language_sizes, config.optim.batch_size, config.data.language_temperature, config.seed)
-    smallest = batches.num_pairs // batches.num_batches
-    if config.hardware.num_processes > smallest:
-        what = f"must be at most {smallest}, the pairs of a batch of this text (got {config.hardware.num_processes})"
-        raise fail("E204", what, where="hardware.num_processes")
-    total_steps = config.optim.total_steps(batches.num_batches)
-    evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
+    check_batch_size(batches, config.hardware.num_processes)
+    negatives = None
+    if config.loss.num_hard_negatives:
+        known = TeacherKnowledge(
+            pairs,
+            lambda texts: targets.store.rows(positions[texts]),
+            reads_target=config.loss.needs_teacher_target,
+            key=targets.store.folder.name,
+        )
+        negatives = config.negatives.open_or_mine(Path(config.cache_dir), known, config.loss.num_hard_negatives)
     return Trainer(
         student,
-        config.loss.build(student.dimension, targets.dimension).to(device),
-        TrainingData(pairs, tokens, targets, positions, batches, mine_negatives(config, pairs, taught)),
+        config.loss.build(student.dimension, targets.dimension).to(preflight.device),
+        TrainingData(pairs, tokens, targets, positions, batches, negatives),
         config.optim,
-        Intervals(
-            total_steps=total_steps,
-            log_every=config.log_every_steps,
-            evaluate_every=evaluate_every,
-            checkpoint_every=config.checkpoint.every_steps or evaluate_every,
-            patience=config.evaluation.patience,
-        ),
-        precision=autocast_type(config.hardware.precision, device),
-        max_tokens=config.hardware.forward_tokens(device),
+        choose_intervals(config, config.optim.total_steps(batches.num_batches)),
+        precision=preflight.precision,
+        max_tokens=preflight.max_tokens,
         caching=config.hardware.gradient_caching,
-        masked_language=build_masked_language(config, student),
+        masked_language=build_masked_language(config.loss, student, config.seed),
     )
 
 
-def mine_negatives(
-    config: TrainConfig, pairs: TrainingPairs, taught: tuple[TeacherTargets, Positions]
-) -> Indices | None:
-    """Hard negatives of each pair, from the cache where they are there; None where the loss asks for none."""
-    number = config.loss.num_hard_negatives
-    if not number:
-        return None
-    targets, positions = taught
-    folder = targets.store.folder
-    known = TeacherKnowledge(
-        pairs,
-        lambda texts: targets.store.rows(positions[texts]),
-        reads_target=config.loss.needs_teacher_target,
-        key=folder.name,
+def check_batch_size(batches: Batches, num_processes: int) -> None:
+    """E204 where a batch of this text has fewer pairs than there are processes."""
+    smallest = batches.num_pairs // batches.num_batches
+    if num_processes > smallest:
+        what = f"must be at most {smallest}, the pairs of a batch of this text (got {num_processes})"
+        raise fail("E204", what, where="hardware.num_processes")
+
+
+def choose_intervals(config: TrainConfig, total_steps: int) -> Intervals:
+    """When the run logs, evaluates and saves; an evaluation six times a run where nothing else is asked for."""
+    evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
+    return Intervals(
+        total_steps=total_steps,
+        log_every=config.log_every_steps,
+        evaluate_every=evaluate_every,
+        checkpoint_every=config.checkpoint.every_steps or evaluate_every,
+        patience=config.evaluation.patience,
     )
-    return config.negatives.open_or_mine(Path(config.cache_dir), known, number)
 
 
-def build_masked_language(config: TrainConfig, student: SentenceEncoder) -> MaskedLanguage | None:
+def build_masked_language(loss: LossMix, student: SentenceEncoder, seed: int) -> MaskedLanguage | None:
     """The masked language model beside the mix, on the student's device; None where it has no weight."""
-    if not config.loss.mlm_weight:
+    if not loss.mlm_weight:
         return None
     embedding: Any = student.body.get_input_embeddings()  # type: ignore[operator]
     sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
-    return MaskedLanguage(config.loss.auxiliary, student, **sizes, seed=config.seed).to(student.device)
+    return MaskedLanguage(loss.auxiliary, student, **sizes, seed=seed).to(student.device)

@@ -8,7 +8,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -34,22 +34,30 @@ log = logging.getLogger("mlkd")
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class WorkerStart:
     """What a worker begins with.
 
     Args:
         config: of the run.
-        device: its type; a worker takes the GPU of its rank.
+        preflight: what rank 0 resolved, without evaluations; a worker takes the GPU of its rank.
         threads: of each process.
         checkpoints: folder of the run's checkpoints; None for a dry run.
         step: of the checkpoint that the run continues from, or None.
     """
 
     config: TrainConfig
-    device: str
+    preflight: PreflightResult
     threads: int
     checkpoints: Path | None = None
     step: int | None = None
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, preflight: PreflightResult, checkpoints: Path | None = None, step: int | None = None
+    ) -> WorkerStart:
+        """For a run of as many threads as this process has."""
+        without_tasks = replace(preflight, evaluations=Evaluations([]))
+        return cls(config, without_tasks, torch.get_num_threads(), checkpoints, step)
 
 
 @dataclass(slots=True)
@@ -63,7 +71,7 @@ class WorkerGroup:
         trainer: of this process.
     """
 
-    start: Start
+    start: WorkerStart
     trainer: Trainer
     launcher: Launcher = field(init=False)
 
@@ -72,7 +80,7 @@ class WorkerGroup:
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self.start.device)
+        return self.start.preflight.device
 
     def __enter__(self) -> WorkerGroup:
         self.launcher.__enter__()
@@ -143,7 +151,7 @@ def digest(trainer: Trainer) -> str:
     return fingerprint([*data.pairs.texts, *hashes, *shapes, str(trainer.intervals.total_steps)])
 
 
-def run_worker(pipe: Connection, rank: int, size: int, start: Start) -> None:
+def run_worker(pipe: Connection, rank: int, size: int, start: WorkerStart) -> None:
     """One of the other processes, from its start to its end: does what rank 0 says until that says stop, or is gone."""
     for signum in SIGNALS:  # rank 0 decides when the run ends
         signal.signal(signum, signal.SIG_IGN)
@@ -161,17 +169,17 @@ def run_worker(pipe: Connection, rank: int, size: int, start: Start) -> None:
         process_group.destroy(abort=False)
 
 
-def worker_loop(pipe: Connection, process_group: ProcessGroup, start: Start) -> None:
+def worker_loop(pipe: Connection, process_group: ProcessGroup, start: WorkerStart) -> None:
     """Build what rank 0 built, join it, and obey.
 
     Raises:
         EOFError: rank 0 is gone.
     """
     torch.set_num_threads(start.threads)
-    device = torch.device(start.device)
+    device = start.preflight.device
     if device.type == "cuda":
         torch.cuda.set_device(process_group.rank)
-    trainer = set_up(start.config, PreflightResult(device, Evaluations([])), None, lambda: None, follows=True).trainer
+    trainer = set_up(start.config, start.preflight, cache_is_filled=True).trainer
     trainer.process_group = process_group
     process_group.seed(start.config.seed, 0)
     if start.step is not None and start.checkpoints is not None:

@@ -15,7 +15,7 @@ from mlkd.config.paths import CONFIG_DIR
 from mlkd.errors import MlkdError
 from mlkd.losses.mix import LossMix
 from mlkd.models.serialization import load_encoder, save_encoder
-from mlkd.training.preflight import check_run
+from mlkd.training.preflight import run_preflight
 from mlkd.training.run import train
 from mlkd.training.setup import TrainingSetup, set_up
 
@@ -26,7 +26,7 @@ SENTENCES = ["the cat sees the moon", "ein hund malt wasser", "mi tia compra cin
 
 def setup(toy: Any, output: Path, *overrides: str) -> tuple[LossMix, TrainingSetup]:
     config = toy.unscored.config(output, *overrides)
-    return config.loss, set_up(config, check_run(config), None, lambda: None)
+    return config.loss, set_up(config, run_preflight(config))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -115,7 +115,7 @@ def test_a_teacher_of_any_lower_dimension(toy: Any, tmp_path: Path) -> None:
 )
 def test_dimensions_that_do_not_fit(toy: Any, tmp_path: Path, overrides: list[str], words: str) -> None:
     with pytest.raises(MlkdError) as caught:
-        check_run(toy.unscored.config(tmp_path, *overrides))
+        run_preflight(toy.unscored.config(tmp_path, *overrides))
     assert {p.code for p in caught.value.problems} == {"E210"}
     assert words in str(caught.value)
 

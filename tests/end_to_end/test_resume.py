@@ -141,14 +141,14 @@ def test_signal_before_the_first_step(
 ) -> None:
     import mlkd.training.setup as setup_module
 
-    build = setup_module.build_student
+    build = setup_module.place_student
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
-        monkeypatch.setattr(setup_module, "build_student", build)
+        monkeypatch.setattr(setup_module, "place_student", build)
         os.kill(os.getpid(), signal.SIGTERM)
         return build(*args, **kwargs)
 
-    monkeypatch.setattr(setup_module, "build_student", interrupted)
+    monkeypatch.setattr(setup_module, "place_student", interrupted)
     assert mlkd("train", *toy.command(tmp_path))[0] == 143
     assert mlkd("train", *toy.command(tmp_path))[0] == 0
     assert reproducible(only_run(tmp_path / "toy")) == reproducible(trained)

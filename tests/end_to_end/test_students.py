@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mlkd.config.composition import build_config, compose_config
 from mlkd.config.train_schema import TrainConfig
 from mlkd.models.serialization import load_encoder
-from mlkd.training.preflight import check_run
+from mlkd.training.preflight import run_preflight
 from mlkd.training.run import train
 from mlkd.training.setup import set_up
 from mlkd.training.trainer import Trainer
@@ -40,7 +40,7 @@ def overrides_of(name: str, toy: Any) -> list[str]:
 
 
 def build(config: TrainConfig) -> Trainer:
-    return set_up(config, check_run(config), None, lambda: None).trainer
+    return set_up(config, run_preflight(config)).trainer
 
 
 @pytest.mark.parametrize("name", ["trimmed", "adapter", "both", "copy"])

@@ -13,8 +13,7 @@ import torch
 from mlkd.errors import MlkdError
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import save_encoder
-from mlkd.runtime.devices import Hardware, Precision
+from mlkd.models.serialization import folder_sha256, save_encoder
 from mlkd.teacher import targets as module
 from mlkd.teacher.encoder import LazyTeacher, Teacher
 from mlkd.teacher.targets import TeacherTargets
@@ -51,6 +50,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARD_TEXTS", 10)
 
 
+ON_CPU: dict[str, Any] = {"device": torch.device("cpu"), "precision": None, "max_tokens": 2048}
 TEXTS = [f"text {i}" for i in range(35)]
 
 
@@ -140,7 +140,7 @@ def test_teacher_targets_of_a_real_teacher(
 ) -> None:
     save_encoder(make_encoder(normalize=True), tmp_path / "teacher")
     teacher = Teacher(model=str(tmp_path / "teacher"))
-    encoder = teacher.load(Hardware(), torch.device("cpu"))
+    encoder = teacher.load(teacher.locate(), **ON_CPU)
     assert not any(p.requires_grad for p in encoder.parameters()) and not encoder.training
     targets = TeacherTargets(tmp_path / "cache", LazyTeacher(lambda: encoder))
     rows = targets.rows(targets.ensure(sentences))
@@ -149,26 +149,23 @@ def test_teacher_targets_of_a_real_teacher(
 
 
 def test_the_teachers_fields_reach_its_encoder(tiny_bert: Path, sentences: list[str]) -> None:
-    encoder = Teacher(model=str(tiny_bert), pooling=Pooling.cls, max_length=6).load(
-        Hardware(teacher_precision=Precision.bf16), torch.device("cpu")
-    )
+    teacher = Teacher(model=str(tiny_bert), pooling=Pooling.cls, max_length=6)
+    encoder = teacher.load(tiny_bert, **ON_CPU | {"precision": torch.bfloat16})
     assert (encoder.pooling, encoder.text.max_length, encoder.precision) == (Pooling.cls, 6, torch.bfloat16)
-    exact = Teacher(model=str(tiny_bert), pooling=Pooling.cls, max_length=6).load(Hardware(), torch.device("cpu"))
+    exact = teacher.load(tiny_bert, **ON_CPU)
     difference = (encoder.encode(sentences) - exact.encode(sentences)).abs().max()
     assert encoder.encode(sentences).dtype is torch.float32 and 1e-5 < difference < 0.2
 
 
 def test_the_fingerprint_names_all_that_decides_the_vectors(tiny_bert: Path, tmp_path: Path) -> None:
-    name = str(tiny_bert)
-    base = Teacher(model=name).fingerprint(None)
-    assert base == Teacher(model=str(shutil.copytree(tiny_bert, tmp_path / "copy"))).fingerprint(None)
-    others = [
-        Teacher(model=name, pooling=Pooling.cls).fingerprint(None),
-        Teacher(model=name, max_length=8).fingerprint(None),
-        Teacher(model=name).fingerprint(torch.bfloat16),
-    ]
+    def fingerprint(folder: Path = tiny_bert, precision: torch.dtype | None = None, **settings: Any) -> str:
+        return Teacher(model=str(folder), **settings).fingerprint(folder_sha256(folder), precision)
+
+    base = fingerprint()
+    assert base == fingerprint(Path(shutil.copytree(tiny_bert, tmp_path / "copy")))
+    others = [fingerprint(pooling=Pooling.cls), fingerprint(max_length=8), fingerprint(precision=torch.bfloat16)]
     (tmp_path / "copy" / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
-    others.append(Teacher(model=str(tmp_path / "copy")).fingerprint(None))
+    others.append(fingerprint(tmp_path / "copy"))
     assert len({base, *others}) == 5
 
 
