@@ -32,7 +32,7 @@ def test_done_again_it_gives_the_same(
     setup = set_up(config, preflight)
     finalize(config.teacher.model, preflight, setup, RunFolder(folder), lambda: asked.append(1))
     after = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert after["results"] == before["results"]
+    assert after["scores"] == before["scores"]
     assert after["comparisons"] == before["comparisons"]
     assert after["describe"]["teacher"]["sha256"] == folder_sha256(toy.teacher)
     assert after["describe"]["teacher"]["dimension"] == 16
