@@ -4,6 +4,10 @@ from __future__ import annotations
 
 # Old key -> key of today. A key ends at a dot or at the end: `student.hidden` is not `student.hidden_size`.
 
+LOSSES = {
+    "loss.ranking.against": "loss.ranking.candidates",
+}
+
 MODELS = {
     "student.ffn": "student.intermediate_size",
 }
@@ -16,4 +20,4 @@ TRAINING = {
     "search": "hpo",
 }
 
-RENAMED: dict[str, str] = MODELS | DATA_AND_TASKS | TRAINING
+RENAMED: dict[str, str] = LOSSES | MODELS | DATA_AND_TASKS | TRAINING

@@ -15,7 +15,7 @@ from mlkd.losses.feature import FeatureTarget, FeatureTerm, Projection
 from mlkd.losses.gradient_shares import gradient_norms, shares_of
 from mlkd.losses.masked_lm import MaskedLanguageTerm
 from mlkd.losses.pair_vectors import PairVectors
-from mlkd.losses.ranking.base import Against, NegativePool, RankingTerm
+from mlkd.losses.ranking.base import Candidates, NegativePool, RankingTerm
 from mlkd.losses.similarity import SimilarityTerm
 
 
@@ -76,29 +76,29 @@ class LossMix:
         return self.ranking if self.alpha > 0 else None
 
     @property
-    def needs_second_pass(self) -> bool:
-        """Whether the student reads the sources twice, under two dropout masks: `student_source_again_BD`."""
-        return self.active_ranking is not None and self.active_ranking.against is Against.dropout
+    def needs_second_dropout_pass(self) -> bool:
+        """Whether the student reads the sources twice, under two dropout masks: `student_source_second_pass_BD`."""
+        return self.active_ranking is not None and self.active_ranking.candidates is Candidates.dropout
 
     @property
-    def needs_wide(self) -> bool:
+    def needs_pre_projection(self) -> bool:
         """Whether the vectors before the student's last dense are wanted: `student_*_wide_BW`, distillation-first."""
         return self.beta > 0 and self.feature.projection is Projection.distillation_first
 
     @property
     def num_hard_negatives(self) -> int:
-        """Mined negatives a pair: student vectors if `ranks_against_student`, teacher's if `ranks_against_teacher`."""
+        """Mined negatives a pair, as vectors of the encoders among the candidates."""
         return self.active_ranking.hard_negatives if self.active_ranking is not None else 0
 
     @property
-    def ranks_against_student(self) -> bool:
+    def has_student_candidates(self) -> bool:
         """Whether mined negatives are wanted as student vectors: `student_negatives_KD`."""
-        return self.active_ranking is not None and self.active_ranking.against_student
+        return self.active_ranking is not None and self.active_ranking.has_student_candidates
 
     @property
-    def ranks_against_teacher(self) -> bool:
+    def has_teacher_candidates(self) -> bool:
         """Whether mined negatives are wanted as teacher vectors: among `teacher_negatives_QE`."""
-        return self.active_ranking is not None and self.active_ranking.against_teacher
+        return self.active_ranking is not None and self.active_ranking.has_teacher_candidates
 
     @property
     def num_teacher_negatives(self) -> int:
@@ -124,7 +124,7 @@ class LossMix:
     def compares_dimensions(self) -> bool:
         """Whether student and teacher vectors meet without a projection, so that their dimensions must agree."""
         direct_feature = self.beta > 0 and self.feature.projection in (Projection.none, Projection.synchronized)
-        return direct_feature or self.ranks_against_teacher
+        return direct_feature or self.has_teacher_candidates
 
     def build(self, student_dimension: int, teacher_dimension: int) -> MixLoss:
         """The loss as a module; it holds the trainable projection, if there is one."""
@@ -171,7 +171,7 @@ class MixLoss(nn.Module):
     def feature_sides(self, vectors: PairVectors) -> tuple[Tensor, Tensor]:
         """Source and target side as the feature term compares them, (B, E) each."""
         if self.mix.feature.projection is Projection.distillation_first:
-            source_BW, target_BW = vectors.student_source_wide_BW, vectors.student_target_wide_BW
+            source_BW, target_BW = vectors.student_source_pre_projection_BW, vectors.student_target_pre_projection_BW
             assert source_BW is not None and target_BW is not None, "the loop provides the vectors of the wide layer"
             return source_BW, target_BW
         return self.project(vectors.student_source_BD), self.project(vectors.student_target_BD)

@@ -117,7 +117,7 @@ def needs_projection(config: TrainConfig, student_dimension: int, teacher_dimens
         return None
     hint = f"set student.dense_dim={teacher_dimension}"
     # A projection serves the feature term alone.
-    if config.loss.feature.projection is Projection.none and not config.loss.ranks_against_teacher:
+    if config.loss.feature.projection is Projection.none and not config.loss.has_teacher_candidates:
         hint += ", or loss.feature.projection=dense"
     if student_dimension < teacher_dimension:
         hint += f", or teacher.reduction.dim={student_dimension}"

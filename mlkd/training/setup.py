@@ -85,7 +85,7 @@ def prepare(
     sample = targets.rows(positions[: min(pairs.num_sources, NORM_SAMPLE)])
     held_out = sorted({text for pair in corpus.dev for side in (pair.source, pair.target) for text in side})
     material = StudentCorpus(pairs, Path(config.cache_dir), held_out)
-    student = build_student(config, checked, material, normalize=unit_norm(sample), wide=targets.dimension)
+    student = build_student(config, checked, material, normalize=unit_norm(sample), teacher_dimension=targets.dimension)
     stop()
     distillation = build_distillation(config, checked, pairs, (targets, positions), student)
     judged = teacher if targets.reduction is None else ReducedTeacher(teacher, targets.reduction)
@@ -151,12 +151,12 @@ def compute_targets(
 
 
 def build_student(
-    config: TrainConfig, checked: Checked, corpus: StudentCorpus, *, normalize: bool, wide: int
+    config: TrainConfig, checked: Checked, corpus: StudentCorpus, *, normalize: bool, teacher_dimension: int
 ) -> SentenceEncoder:
-    """The untrained student on its device, in training mode; with a layer `wide` where the loss asks for one."""
+    """The untrained student on its device, in training mode; with a pre-projection layer where the loss needs one."""
     student = config.student.build(corpus, normalize=normalize, seed=config.seed)
-    if config.loss.needs_wide:
-        student.widen(wide, replaces_last=config.student.dense_dim is not None)
+    if config.loss.needs_pre_projection:
+        student.add_pre_projection(teacher_dimension, replaces_last=config.student.dense_dim is not None)
     place(student.body, checked.device, autocast_type(config.hardware.precision, checked.device))
     student.to(checked.device)
     student.encode_tokens = config.hardware.forward_tokens(checked.device)

@@ -20,7 +20,7 @@ from mlkd.distributed.process_group import PeerOutOfMemoryError, Ranks
 from mlkd.distributed.random_state import from_checkpoint, num_streams, random_state, set_random_state
 from mlkd.errors import fail
 from mlkd.losses.all_gather import gather_rows, sum_of_all
-from mlkd.losses.gradient_shares import QuietTerms, gradient_norms, shares_of
+from mlkd.losses.gradient_shares import NegligibleTerms, gradient_norms, shares_of
 from mlkd.losses.mix import LossValues, MixLoss, gradient_shares
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.models.masked_lm import MaskedLanguage
@@ -103,7 +103,7 @@ class Distillation:
         self.masked_language = masked_language
         self.standing = Standing()
         self.ranks = Ranks()
-        self.quiet_terms = QuietTerms()
+        self.negligible_terms = NegligibleTerms()
         self.embedding = row_embedding(student)
         trained = loss if masked_language is None else nn.ModuleList([loss, masked_language])
         self.optimizer = optim.build(student, trained, self.embedding.weight)
@@ -129,7 +129,7 @@ class Distillation:
                 losses = {"loss": values.total.detach(), **{k: v.detach() for k, v in values.weighted.items()}}
                 progress.update(standing.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
                 if shares is not None:
-                    self.quiet_terms.observe(shares)
+                    self.negligible_terms.observe(shares)
                     run_log.log_step(standing.step, metrics(values, shares, lr))
                     run_log.log_timing(standing.step, timing(progress, self.student.device))
                     return_free_memory()
@@ -254,15 +254,15 @@ class Distillation:
     def forward(self, batch: Batch) -> tuple[LossValues, PairVectors]:
         """Loss of a batch; all its sentences go through the student together."""
         passes: dict[str, Any] = {"max_tokens": self.max_tokens, "caching": self.caching}
-        wide = self.loss.mix.needs_wide
+        pre_projection = self.loss.mix.needs_pre_projection
         dealt = self.ranks.deal([len(row) for row in batch.tokens])
         own = [batch.tokens[i] for i in dealt[self.ranks.rank]]
         with autocast(self.student.device, self.precision):
-            found = self.student.forward_tokens(own, **passes, wide=wide)
+            found = self.student.forward_tokens(own, **passes, pre_projection=pre_projection)
         if self.ranks.together:
             found = gather_rows(found, dealt, self.ranks.rank, self.ranks.sum)
-        student_ND, wide_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
-        vectors = self.data.pair_vectors(batch, student_ND, wide_NW if wide else None)
+        student_ND, pre_projection_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
+        vectors = self.data.pair_vectors(batch, student_ND, pre_projection_NW if pre_projection else None)
         values = self.loss(vectors)
         if self.masked_language is not None:
             term = self.masked_term(batch, passes)

@@ -23,7 +23,7 @@ from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Pro
 from mlkd.losses.masked_lm import MaskedLanguageTerm
 from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against, NegativePool
+from mlkd.losses.ranking.base import Candidates, NegativePool
 from mlkd.losses.ranking.info_nce import InfoNceRanking
 from mlkd.models.masked_lm import MaskedLanguage
 from mlkd.models.pooling import Pooling
@@ -38,7 +38,7 @@ SIZE = 2
 STEPS = 2
 WIDTH = 16
 NEGATIVES = InfoNceRanking(
-    against=Against.both, hard_negatives=2, teacher_negatives=5, teacher_negatives_from=NegativePool.cache
+    candidates=Candidates.both, hard_negatives=2, teacher_negatives=5, teacher_negatives_from=NegativePool.cache
 )
 DENSE = FeatureTerm(distance=FeatureDistance.squared_l2, target=FeatureTarget.own, projection=Projection.dense)
 MIXES = {

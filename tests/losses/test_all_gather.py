@@ -13,8 +13,8 @@ from torch import Tensor
 from mlkd.losses.all_gather import SumOverRanks, gather_rows, sum_of_all
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
 from mlkd.losses.mix import LossMix, MixLoss
-from mlkd.losses.pair_vectors import NOBODY, PairVectors
-from mlkd.losses.ranking.base import Against
+from mlkd.losses.pair_vectors import PADDING_ID, PairVectors
+from mlkd.losses.ranking.base import Candidates
 from mlkd.losses.ranking.info_nce import InfoNceRanking
 
 PAIRS, NEGATIVES = 5, 3
@@ -46,7 +46,7 @@ class Threads:
 
 def the_loss() -> MixLoss:
     """Every kind of term: in-batch, mined and further negatives, a projection, the whole cosine matrix."""
-    ranking = InfoNceRanking(scale=4.0, against=Against.both, hard_negatives=1, teacher_negatives=2)
+    ranking = InfoNceRanking(scale=4.0, candidates=Candidates.both, hard_negatives=1, teacher_negatives=2)
     feature = FeatureTerm(distance=FeatureDistance.squared_l2, target=FeatureTarget.own, projection=Projection.dense)
     mix = LossMix(alpha=1.0, beta=0.5, gamma=3.0, temperature=1.0, ranking=ranking, feature=feature)
     torch.manual_seed(3)
@@ -71,7 +71,7 @@ def total(loss: MixLoss, student_ND: Tensor) -> Tensor:
         student_negatives_KD=negatives,
         student_negative_ids_K=torch.tensor([0, 9, 2]),
         teacher_negatives_QE=teacher[2],
-        teacher_negative_ids_Q=torch.tensor([5, 1, 8, NOBODY]),
+        teacher_negative_ids_Q=torch.tensor([5, 1, 8, PADDING_ID]),
     )
     value: Tensor = loss(vectors).total
     return value

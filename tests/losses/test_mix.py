@@ -15,7 +15,7 @@ from mlkd.losses.masked_lm import MaskedLanguageTerm
 from mlkd.losses.mix import LossMix, LossValues, gradient_shares
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against, NegativePool, RankingTerm
+from mlkd.losses.ranking.base import Candidates, NegativePool, RankingTerm
 from mlkd.losses.ranking.info_nce import InfoNceRanking
 from mlkd.losses.similarity import SimilarityTerm
 
@@ -99,8 +99,8 @@ def test_a_projection_is_built_only_where_the_feature_term_uses_it() -> None:
             False,
             True,
         ),
-        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(against=Against.student)), False, False),
-        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(against=Against.both)), False, True),
+        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(candidates=Candidates.student)), False, False),
+        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(candidates=Candidates.both)), False, True),
         (LossMix(alpha=0.0, gamma=1.0, beta=0.0, ranking=InfoNceRanking()), True, False),
         (LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking()), False, False),
         (LossMix(alpha=1.0, beta=1.0, ranking=InfoNceRanking(), feature=LEALLA_FEATURE), True, True),
@@ -120,20 +120,24 @@ def test_distillation_first_compares_the_layer_before_the_last(vectors: MakeVect
     loss = mix.build(3, 5)
     assert list(loss.parameters()) == []  # the layer is the student's own
     values = loss(v)
-    sides = ((v.student_source_wide_BW, v.teacher_source_BE), (v.student_target_wide_BW, v.teacher_target_BE))
+    sides = (
+        (v.student_source_pre_projection_BW, v.teacher_source_BE),
+        (v.student_target_pre_projection_BW, v.teacher_target_BE),
+    )
     expected = sum(
-        math.fsum((a - b) ** 2 for s, t in zip(wide, own, strict=True) for a, b in zip(s, t, strict=True)) / len(wide)
-        for wide, own in ((wide.tolist(), own.tolist()) for wide, own in sides)
+        math.fsum((a - b) ** 2 for s, t in zip(before, own, strict=True) for a, b in zip(s, t, strict=True))
+        / len(before)
+        for before, own in ((before.tolist(), own.tolist()) for before, own in sides)
     )
     assert values.raw["feature"].item() == pytest.approx(expected, rel=1e-12)
     assert values.raw["ranking"].item() == pytest.approx(float(AmsRanking(scale=2.0)(v)), rel=1e-12)
-    assert (mix.needs_wide, mix.compares_dimensions, mix.reduces_teacher) == (True, False, False)
+    assert (mix.needs_pre_projection, mix.compares_dimensions, mix.reduces_teacher) == (True, False, False)
 
 
 def test_a_synchronized_teacher_meets_the_student_directly() -> None:
     feature = dataclasses.replace(LEALLA_FEATURE, projection=Projection.synchronized)
     mix = LossMix(feature=feature)
-    assert (mix.needs_wide, mix.compares_dimensions, mix.reduces_teacher) == (False, True, True)
+    assert (mix.needs_pre_projection, mix.compares_dimensions, mix.reduces_teacher) == (False, True, True)
     assert list(mix.build(4, 4).parameters()) == []
     assert not LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=feature).reduces_teacher
 
@@ -144,9 +148,9 @@ def test_a_synchronized_teacher_meets_the_student_directly() -> None:
         # second pass, mined a pair, as student vectors, as teacher vectors, further teacher vectors
         (AmsRanking(), (False, 0, True, False, 0)),
         (InfoNceRanking(), (False, 0, False, True, 0)),
-        (InfoNceRanking(against=Against.dropout), (True, 0, True, False, 0)),
+        (InfoNceRanking(candidates=Candidates.dropout), (True, 0, True, False, 0)),
         (AmsRanking(hard_negatives=2), (False, 2, True, False, 0)),
-        (InfoNceRanking(against=Against.both, hard_negatives=1), (False, 1, True, True, 0)),
+        (InfoNceRanking(candidates=Candidates.both, hard_negatives=1), (False, 1, True, True, 0)),
         (InfoNceRanking(teacher_negatives=64), (False, 0, False, True, 64)),
         (InfoNceRanking(teacher_negatives=64, teacher_negatives_from=NegativePool.cache), (False, 0, False, True, 64)),
     ],
@@ -154,10 +158,10 @@ def test_a_synchronized_teacher_meets_the_student_directly() -> None:
 def test_what_a_ranking_asks_of_the_loop(ranking: RankingTerm, expected: tuple[object, ...]) -> None:
     def asked(mix: LossMix) -> tuple[object, ...]:
         return (
-            mix.needs_second_pass,
+            mix.needs_second_dropout_pass,
             mix.num_hard_negatives,
-            mix.ranks_against_student,
-            mix.ranks_against_teacher,
+            mix.has_student_candidates,
+            mix.has_teacher_candidates,
             mix.num_teacher_negatives,
         )
 

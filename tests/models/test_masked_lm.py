@@ -99,7 +99,7 @@ def test_cross_entropy_and_gradient_of_the_whole_vocabulary(
     caching: bool,
     logits: int,
 ) -> None:
-    """Against a reference in one pass over the padded batch, with the embedding matrix as the last layer."""
+    """Candidates a reference in one pass over the padded batch, with the embedding matrix as the last layer."""
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", logits)
     student = make_encoder().double()
     plain = copy.deepcopy(student)

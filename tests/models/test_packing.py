@@ -71,9 +71,11 @@ def packed_calls(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> l
     calls: list[bool] = []
     forward = SentenceEncoder.forward
 
-    def watched(self: SentenceEncoder, ids: Tensor, mask: Tensor, wide: bool = False, packing: Any = None) -> Tensor:
+    def watched(
+        self: SentenceEncoder, ids: Tensor, mask: Tensor, pre_projection: bool = False, packing: Any = None
+    ) -> Tensor:
         calls.append(packing is not None)
-        return forward(self, ids, mask, wide, packing)
+        return forward(self, ids, mask, pre_projection, packing)
 
     monkeypatch.setattr(SentenceEncoder, "forward", watched)
     return calls

@@ -21,7 +21,7 @@ from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import MlkdError
 from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against, NegativePool
+from mlkd.losses.ranking.base import Candidates, NegativePool
 from mlkd.losses.ranking.info_nce import InfoNceRanking
 from mlkd.models.masked_lm import MaskedLanguage
 from mlkd.models.sentence_encoder import SentenceEncoder
@@ -39,7 +39,7 @@ EVERYTHING = LossMix(
     gamma=3.0,
     delta=0.5,
     temperature=1.0,
-    ranking=InfoNceRanking(against=Against.both, hard_negatives=2, teacher_negatives=5),
+    ranking=InfoNceRanking(candidates=Candidates.both, hard_negatives=2, teacher_negatives=5),
 )
 WHOLE_MATRIX = LossMix(alpha=1.0, beta=2.0, gamma=3.0, temperature=1.0, ranking=AmsRanking(scale=20.0))
 

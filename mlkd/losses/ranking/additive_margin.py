@@ -1,6 +1,6 @@
 """Additive margin softmax (AMS), the ranking objective of LaBSE and LEALLA.
 
-Shapes: R rows of a batch of pairs, C columns, their partners and further negatives; D dimensions.
+Shapes: R rows of a batch of pairs, C columns, their positives and further negatives; D dimensions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlkd.losses.ranking.base import RankingTerm
 from mlkd.losses.ranking.info_nce import not_negative, positive
 from mlkd.losses.similarity_matrices import (
     masked_cross_entropy,
-    partner_mask,
+    positive_mask,
 )
 
 
@@ -28,7 +28,7 @@ class AmsRanking(RankingTerm):
     Source: LaBSE (Feng et al. 2022, eq. 1-3), LEALLA (Mao & Nakagawa 2023, eq. 1-2).
 
     Args:
-        margin: taken off the partner's cosine, >= 0.
+        margin: taken off the positive's cosine, >= 0.
         scale: factor before the softmax, > 0.
     """
 
@@ -40,7 +40,7 @@ class AmsRanking(RankingTerm):
         return [*RankingTerm.range_problems(self), *positive(self.scale, "scale"), *not_negative(self.margin, "margin")]
 
     def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
-        margin_RC = self.margin * partner_mask(first, similarity_RC).to(similarity_RC.dtype)
+        margin_RC = self.margin * positive_mask(first, similarity_RC).to(similarity_RC.dtype)
         return masked_cross_entropy(self.scale * (similarity_RC - margin_RC), excluded_RC, first)
 
     def joined(self, total: Tensor) -> Tensor:
