@@ -6,6 +6,8 @@ from __future__ import annotations
 
 LOSSES = {
     "loss.ranking.against": "loss.ranking.candidates",
+    "loss.auxiliary": "loss.masked_lm",
+    "optim.lazy_embeddings": "optim.sparse_embeddings",
 }
 
 MODELS = {

@@ -12,7 +12,7 @@ from torch import Tensor
 log = logging.getLogger("mlkd")
 NEGLIGIBLE_SHARE = 0.01
 NEGLIGIBLE_STEPS = 5
-WEIGHTS = {"ranking": "loss.alpha", "feature": "loss.beta", "similarity": "loss.gamma", "auxiliary": "loss.delta"}
+WEIGHT_KEYS = {"ranking": "alpha", "feature": "beta", "similarity": "gamma", "masked_lm": "delta"}
 
 
 def gradient_norms(
@@ -75,5 +75,6 @@ def negligible_warning(name: str, share: float) -> str:
     what = f"the {name} term has {100 * share:.2g}% of the gradient: it hardly moves the student"
     if share <= 0:
         return f"{what}, whatever its weight"
-    advice = f"{WEIGHTS[name]} times {(1 - share) / (9 * share):.2g} would give it a tenth"
+    key = WEIGHT_KEYS.get(name, f"terms.{name}.weight")
+    advice = f"loss.{key} times {(1 - share) / (9 * share):.2g} would give it a tenth"
     return f"{what}; {advice}" + (" (so would a lower loss.temperature)" if name == "similarity" else "")

@@ -1,7 +1,7 @@
 """What every loss sees: the student's and the teacher's vectors of one batch of sentence pairs.
 
-Shapes: B pairs, R of these, D student dimensions, E teacher dimensions, W dimensions of the student's layer before
-the last one, K mined negatives, Q further teacher vectors. x is the source sentence, y its translation.
+Shapes: B pairs, D student dimensions, E teacher dimensions, W dimensions before the student's last
+dense layer, K mined negatives, Q further teacher vectors. x is the source sentence, y its translation.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-PADDING_ID = -1  # as a negative's id: a filler row that is no negative of any pair
+PADDING_ID = -1  # as a negative's id: padding, no negative of any pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairVectors:
-    """Vectors of B translation pairs, and those of what they are ranked against beside each other.
+    """Vectors of B translation pairs, and of their further negatives.
 
     An id is the number of a source text: a negative with the id of a pair shares that pair's source text, so it is
     none of its negatives. The optional fields are there where the loss asks for them; see LossMix.
@@ -47,16 +47,6 @@ class PairVectors:
     student_negative_ids_K: Tensor | None = None
     teacher_negatives_QE: Tensor | None = None
     teacher_negative_ids_Q: Tensor | None = None
-
-    def same_source_mask(self, rows: slice = slice(None)) -> Tensor:
-        """bool (R, B), of the pairs `rows` or all: True where another pair shares the source text."""
-        same_RB = self.source_ids_B[rows, None] == self.source_ids_B[None, :]
-        same_RB[:, rows].fill_diagonal_(False)
-        return same_RB
-
-    def false_negative_mask(self, ids_K: Tensor, rows: slice = slice(None)) -> Tensor:
-        """bool (R, K), of the pairs `rows` or all: True where what `ids_K` names is no negative of the pair."""
-        return (self.source_ids_B[rows, None] == ids_K[None, :]) | (ids_K[None, :] == PADDING_ID)
 
     @property
     def student_vectors(self) -> list[Tensor]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.models.gradient_cache import cached
-from mlkd.models.packing import Packing, first_position, pack, pad, plan_passes
+from mlkd.models.packing import Packing, first_position_id, pack, pad, plan_forward_passes
 from mlkd.models.pooling import Pooling, pool
 from mlkd.models.tokenization import TokenIds, tokenize_texts
 from mlkd.runtime.out_of_memory import fewer_tokens, release_device_memory
@@ -126,11 +126,11 @@ class SentenceEncoder(nn.Module):
             pre_projection: (N, D + W): what the last dense layer was given beside each vector, for distillation-first.
         """
         run = partial(cached, self) if caching else self
-        first = first_position(self.body, self.pad_id)
+        first = first_position_id(self.body, self.pad_id)
         hidden = None if first is None else int(self.body.config.hidden_size)  # type: ignore[union-attr, arg-type]
         order: list[int] = []
         parts: list[Tensor] = []
-        for planned in plan_passes([len(r) for r in rows], max_tokens, hidden):
+        for planned in plan_forward_passes([len(r) for r in rows], max_tokens, hidden):
             packing: Packing | None = None
             if first is not None and planned.is_packed:
                 ids, mask, packing = pack(rows, planned, self.pad_id, first)

@@ -17,7 +17,7 @@ from mlkd.data.token_store import TokenIds, TokenStore
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.losses.mix import LossMix
 from mlkd.losses.pair_vectors import PairVectors
-from mlkd.losses.ranking.base import NegativePool
+from mlkd.losses.ranking.negatives import NegativePool
 from mlkd.teacher.hard_negatives import NONE
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.teacher.vector_store import Positions
@@ -117,7 +117,7 @@ class TrainingData:
     def further_sources(self, number: int, mix: LossMix) -> Indices:
         """Source texts whose teacher vectors are further negatives of batch `number`: at most Q, each once."""
         wanted = mix.num_teacher_negatives
-        if mix.teacher_negatives_from is NegativePool.cache:
+        if mix.negative_pool is NegativePool.cache:
             seeds = np.random.SeedSequence([self.batches.seed, STREAM, number])
             generator = np.random.Generator(np.random.Philox(seeds))
             wanted = min(wanted, self.pairs.num_sources)

@@ -92,7 +92,7 @@ def _compares_vectors(task: Task) -> bool:
 
 
 def _check_mask_token(config: TrainConfig) -> None:
-    tokenizer = config.student.open_tokenizer() if config.loss.mlm_weight else None
+    tokenizer = config.student.open_tokenizer() if config.loss.delta else None
     if tokenizer is not None:
         check_mask_token(tokenizer)
 
@@ -117,7 +117,8 @@ def needs_projection(config: TrainConfig, student_dimension: int, teacher_dimens
         return None
     hint = f"set student.dense_dim={teacher_dimension}"
     # A projection serves the feature term alone.
-    if config.loss.feature.projection is Projection.none and not config.loss.has_teacher_candidates:
+    direct = [name for name, _, term in config.loss.active_terms if term.compares_dimensions]
+    if direct == ["feature"] and config.loss.feature.projection is Projection.none:
         hint += ", or loss.feature.projection=dense"
     if student_dimension < teacher_dimension:
         hint += f", or teacher.reduction.dim={student_dimension}"

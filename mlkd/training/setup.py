@@ -21,7 +21,7 @@ from mlkd.data.token_store import TokenStore
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import fail
 from mlkd.models.encoder import Encoder
-from mlkd.models.masked_lm import MaskedLanguage
+from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.students.base import StudentCorpus
 from mlkd.runtime.atomic_files import write_json
@@ -200,7 +200,7 @@ def build_distillation(
         precision=autocast_type(config.hardware.precision, device),
         max_tokens=config.hardware.forward_tokens(device),
         caching=config.hardware.gradient_caching,
-        masked_language=build_masked_language(config, student),
+        masked_lm=build_masked_lm(config, student),
     )
 
 
@@ -222,10 +222,10 @@ def mine_negatives(
     return config.negatives.open_or_mine(Path(config.cache_dir), known, number)
 
 
-def build_masked_language(config: TrainConfig, student: SentenceEncoder) -> MaskedLanguage | None:
+def build_masked_lm(config: TrainConfig, student: SentenceEncoder) -> MaskedLm | None:
     """The masked language model beside the mix, on the student's device; None where it has no weight."""
-    if not config.loss.mlm_weight:
+    if not config.loss.delta:
         return None
     embedding: Any = student.body.get_input_embeddings()  # type: ignore[operator]
     sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
-    return MaskedLanguage(config.loss.auxiliary, student, **sizes, seed=config.seed).to(student.device)
+    return MaskedLm(config.loss.masked_lm, student, **sizes, seed=config.seed).to(student.device)

@@ -169,7 +169,7 @@ def test_lealla_is_as_printed() -> None:
         (["loss=simcse", "student.dropout=0"], "E209 student.dropout", "equal without dropout"),
         (["loss=ams", "loss.ranking.teacher_negatives=9"], "E209 loss.ranking.teacher_negatives", "candidates=teacher"),
         (["loss.delta=-1"], "E204 loss.delta", ">= 0"),
-        (["loss=laser3", "loss.auxiliary.mask_share=1"], "E204 loss.auxiliary.mask_share", "in (0, 1)"),
+        (["loss=laser3", "loss.masked_lm.mask_share=1"], "E204 loss.masked_lm.mask_share", "in (0, 1)"),
         (["teacher.reduction.dim=0"], "E204 teacher.reduction.dim", ">= 1"),
         (["loss/ranking=triplet", "loss.ranking.margin=0"], "E204 loss.ranking.margin", "> 0"),
         (["evaluation.metric=xnli/mean/accuracy"], "E209 evaluation.metric", "task 'xnli', which this run does not"),

@@ -20,7 +20,7 @@ from mlkd.training.run import train
 from mlkd.training.setup import Prepared, prepare
 
 LOSSES = sorted(path.stem for path in (CONFIG_DIR / "loss").glob("*.yaml"))
-TERMS = {"ranking": "alpha", "feature": "beta", "similarity": "gamma", "auxiliary": "delta"}
+TERMS = {"ranking": "alpha", "feature": "beta", "similarity": "gamma", "masked_lm": "delta"}
 SENTENCES = ["the cat sees the moon", "ein hund malt wasser", "mi tia compra cinco arboles"]
 
 

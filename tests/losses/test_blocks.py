@@ -13,8 +13,8 @@ from mlkd.losses.mix import LossMix, gradient_shares
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking import base as negatives
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Candidates
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 from mlkd.losses.similarity_matrices import in_row_blocks

@@ -36,7 +36,7 @@ def test_a_single_term_and_a_term_without_gradient(caplog: pytest.LogCaptureFixt
             negligible.observe({"feature": 0.0})  # alone it cannot be weak beside others
         assert caplog.messages == []
         for _ in range(9):
-            negligible.observe({"ranking": 1.0, "auxiliary": 0.0})
+            negligible.observe({"ranking": 1.0, "masked_lm": 0.0})
     assert caplog.messages == [
-        "the auxiliary term has 0% of the gradient: it hardly moves the student, whatever its weight"
+        "the masked_lm term has 0% of the gradient: it hardly moves the student, whatever its weight"
     ]

@@ -11,12 +11,13 @@ import torch
 
 from mlkd.errors import MlkdError
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
-from mlkd.losses.masked_lm import MaskedLanguageTerm
+from mlkd.losses.masked_lm import MaskedLmTerm
 from mlkd.losses.mix import LossMix, LossValues, gradient_shares
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Candidates, NegativePool, RankingTerm
+from mlkd.losses.ranking.base import RankingTerm
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates, NegativePool
 from mlkd.losses.similarity import SimilarityTerm
 
 MakeVectors = Callable[..., PairVectors]
@@ -29,8 +30,7 @@ def test_leallas_mix_with_its_projection(vectors: MakeVectors) -> None:
     loss = mix.build(3, 5).double()
     values = loss(v)
 
-    assert loss.projection is not None
-    weight, bias = loss.projection.weight.tolist(), loss.projection.bias.tolist()
+    weight, bias = (parameter.tolist() for parameter in loss.parameters())  # of the projection
     feature = 0.0
     assert v.teacher_target_BE is not None
     for student, teacher in (
@@ -64,7 +64,7 @@ def test_the_default_is_mse_distillation(vectors: MakeVectors) -> None:
 
 @pytest.mark.parametrize("name", ["ranking", "feature", "similarity"])
 def test_a_term_of_weight_0_is_not_computed(vectors: MakeVectors, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def forbidden(*_: object) -> torch.Tensor:
+    def forbidden(*_: object, **__: object) -> torch.Tensor:
         raise AssertionError("computed in spite of weight 0")
 
     monkeypatch.setattr(FeatureTerm, "__call__", forbidden)
@@ -83,8 +83,10 @@ def test_a_term_of_weight_0_is_not_computed(vectors: MakeVectors, monkeypatch: p
 
 
 def test_a_projection_is_built_only_where_the_feature_term_uses_it() -> None:
-    assert LossMix(feature=LEALLA_FEATURE).build(3, 5).projection is not None
-    assert LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=LEALLA_FEATURE).build(3, 5).projection is None
+    projected = LossMix(feature=LEALLA_FEATURE).build(3, 5)
+    assert [tuple(parameter.shape) for parameter in projected.parameters()] == [(5, 3), (5,)]
+    unused = LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=LEALLA_FEATURE).build(3, 5)
+    assert list(unused.parameters()) == []
     assert list(LossMix().build(3, 5).parameters()) == []
 
 
@@ -167,23 +169,23 @@ def test_what_a_ranking_asks_of_the_loop(ranking: RankingTerm, expected: tuple[o
 
     mix = LossMix(alpha=1.0, ranking=ranking)
     assert asked(mix) == expected
-    assert mix.teacher_negatives_from is ranking.teacher_negatives_from
+    assert mix.negative_pool is ranking.teacher_negatives_from
     assert asked(LossMix(alpha=0.0, ranking=ranking)) == (False, 0, False, False, 0)  # without weight, nothing
 
 
 def test_one_more_term(vectors: MakeVectors) -> None:
     values = LossMix().build(4, 4)(vectors())
-    more = values.plus("auxiliary", torch.tensor(3.0, dtype=torch.float64), 0.5)
+    more = values.plus("masked_lm", torch.tensor(3.0, dtype=torch.float64), 0.5)
     assert more.total.item() == pytest.approx(values.total.item() + 1.5, rel=1e-12)
-    assert (more.raw["auxiliary"].item(), more.weighted["auxiliary"].item()) == (3.0, 1.5)
-    assert list(more.raw) == ["feature", "auxiliary"]
+    assert (more.raw["masked_lm"].item(), more.weighted["masked_lm"].item()) == (3.0, 1.5)
+    assert list(more.raw) == ["feature", "masked_lm"]
     assert list(values.raw) == ["feature"]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, math.nan])
 def test_the_share_of_masked_tokens(share: float) -> None:
     with pytest.raises(MlkdError) as caught:
-        MaskedLanguageTerm(mask_share=share)
+        MaskedLmTerm(mask_share=share)
     assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "mask_share")]
 
 

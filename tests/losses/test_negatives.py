@@ -13,8 +13,9 @@ from torch import Tensor
 from mlkd.errors import MlkdError
 from mlkd.losses.pair_vectors import PADDING_ID, PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Candidates, RankingTerm
+from mlkd.losses.ranking.base import RankingTerm
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 
 MakeVectors = Callable[..., PairVectors]

@@ -15,8 +15,8 @@ from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Pro
 from mlkd.losses.mix import LossMix
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Candidates
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 

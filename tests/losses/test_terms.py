@@ -14,8 +14,8 @@ from mlkd.errors import MlkdError
 from mlkd.losses.feature import FeatureDistance, FeatureSides, FeatureTarget, FeatureTerm
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Candidates
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates, same_source_mask
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 
 Rows = list[list[float]]
@@ -232,7 +232,7 @@ def test_a_batch_of_one_source_text_has_no_negatives(vectors: MakeVectors) -> No
 
 
 def test_same_source_leaves_out_the_diagonal(vectors: MakeVectors) -> None:
-    same = vectors(num_pairs=3, source_ids=[5, 6, 5]).same_source_mask()
+    same = same_source_mask(vectors(num_pairs=3, source_ids=[5, 6, 5]).source_ids_B)
     assert same.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
 
 

@@ -15,8 +15,8 @@ from mlkd.data.pairs import LanguagePair
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.losses.feature import FeatureTarget, FeatureTerm
 from mlkd.losses.mix import LossMix
-from mlkd.losses.ranking.base import Candidates, NegativePool
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates, NegativePool
 from mlkd.training.dataloader import TrainingData
 
 NUM_PAIRS, BATCH = 24, 4

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mlkd.errors import Problem
+from mlkd.errors import Problem, out_of_range
 from mlkd.losses.ranking.base import RankingTerm
-from mlkd.losses.ranking.info_nce import not_negative, positive
 from mlkd.losses.similarity_matrices import (
     masked_cross_entropy,
     positive_mask,
@@ -37,7 +36,8 @@ class AmsRanking(RankingTerm):
     mask_same_source: bool = False
 
     def range_problems(self) -> list[Problem]:
-        return [*RankingTerm.range_problems(self), *positive(self.scale, "scale"), *not_negative(self.margin, "margin")]
+        ranges = [*out_of_range(self, "scale", gt=0), *out_of_range(self, "margin", ge=0)]
+        return [*RankingTerm.range_problems(self), *ranges]
 
     def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
         margin_RC = self.margin * positive_mask(first, similarity_RC).to(similarity_RC.dtype)

@@ -1,4 +1,4 @@
-"""Ranking terms: a sentence must prefer its own translation to every other one in the batch.
+"""InfoNCE (multiple negatives ranking loss), and SimCSE by its candidates.
 
 Shapes: R rows of a batch of pairs, C columns, their positives and further negatives; D dimensions.
 """
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mlkd.errors import Problem
-from mlkd.losses.ranking.base import Candidates, RankingTerm
+from mlkd.errors import Problem, out_of_range
+from mlkd.losses.ranking.base import RankingTerm
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.similarity_matrices import (
     masked_cross_entropy,
 )
@@ -35,15 +36,7 @@ class InfoNceRanking(RankingTerm):
     scale: float = 20.0
 
     def range_problems(self) -> list[Problem]:
-        return [*RankingTerm.range_problems(self), *positive(self.scale, "scale")]
+        return [*RankingTerm.range_problems(self), *out_of_range(self, "scale", gt=0)]
 
     def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
         return masked_cross_entropy(self.scale * similarity_RC, excluded_RC, first)
-
-
-def positive(value: float, name: str) -> list[Problem]:
-    return [] if value > 0 else [Problem("E204", f"must be > 0 (got {value})", name)]
-
-
-def not_negative(value: float, name: str) -> list[Problem]:
-    return [] if value >= 0 else [Problem("E204", f"must be >= 0 (got {value})", name)]

@@ -10,9 +10,8 @@ from enum import Enum
 
 from torch import Tensor
 
-from mlkd.errors import Problem
+from mlkd.errors import Problem, out_of_range
 from mlkd.losses.ranking.base import RankingTerm
-from mlkd.losses.ranking.info_nce import positive
 from mlkd.losses.similarity_matrices import (
     cosine_matrix,
     distance_matrix,
@@ -49,7 +48,7 @@ class TripletRanking(RankingTerm):
     hardest: bool = False
 
     def range_problems(self) -> list[Problem]:
-        return [*RankingTerm.range_problems(self), *positive(self.margin, "margin")]
+        return [*RankingTerm.range_problems(self), *out_of_range(self, "margin", gt=0)]
 
     def similarity(self, rows_RD: Tensor, columns_CD: Tensor) -> Tensor:
         if self.measure is TripletMeasure.cosine:
