@@ -143,7 +143,7 @@ def build(arguments: argparse.Namespace, num_pairs: int, hardware: Hardware, dev
         encoder,
         mix.build(encoder.dimension, encoder.dimension),
         random_data(num_pairs, arguments.tokens, encoder.dimension),
-        Optim(batch_size=num_pairs, max_steps=1, lazy_embeddings=True),
+        Optim(batch_size=num_pairs, max_steps=1, sparse_embeddings=True),
         Intervals(total_steps=1, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
         precision=precision,
         max_tokens=hardware.forward_tokens(device),

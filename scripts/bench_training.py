@@ -62,7 +62,7 @@ def main() -> None:
         print(f"student: {sum(p.numel() for p in student.parameters()):,} weights; {len(pairs.source):,} pairs")
         for batch_size in arguments.batch:
             optim = Optim(
-                lr=1e-6, batch_size=batch_size, max_steps=10**9, clip_norm=1.0, lazy_embeddings=arguments.lazy
+                lr=1e-6, batch_size=batch_size, max_steps=10**9, clip_norm=1.0, sparse_embeddings=arguments.sparse
             )
             data = training_data(pairs, student, batch_size, root)
             own = copy.deepcopy(student)
@@ -87,7 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="measured steps of each, after warm-up")
     parser.add_argument("--precision", choices=[p.name for p in Precision], default="fp32", help="of both")
     parser.add_argument("--peer-precision", choices=[p.name for p in Precision], help="of the peer, where it differs")
-    parser.add_argument("--lazy", action="store_true", help="mlkd with optim.lazy_embeddings=true")
+    parser.add_argument("--sparse", action="store_true", help="mlkd with optim.sparse_embeddings=true")
     parser.add_argument("--device", choices=[d.name for d in Device], default="auto")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--pairs", type=int, default=10_000, help="sentence pairs per language")

@@ -6,12 +6,18 @@ from mlkd.errors import Problem
 
 # Old key -> key of today, or several to choose from. A key stands for all below it (`search.trials`); `*` is any name.
 
+LOSSES = {
+    "loss.ranking.against": "loss.ranking.candidates",
+    "loss.auxiliary": "loss.masked_lm",
+    "optim.lazy_embeddings": "optim.sparse_embeddings",
+}
+
 TRAINING = {
     "search": "hpo",
     "hardware.processes": "hardware.num_processes",
 }
 
-RENAMED: dict[str, str | tuple[str, ...]] = {**TRAINING}
+RENAMED: dict[str, str | tuple[str, ...]] = {**LOSSES, **TRAINING}
 
 
 def names_of_today(key: str) -> list[str]:

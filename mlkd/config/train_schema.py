@@ -140,8 +140,8 @@ class TrainConfig:
         if self.loss.alpha > 0 and self.optim.batch_size < 2:
             yield Problem("E209", "a ranking loss needs negatives: batch_size must be >= 2 (got 1)", "optim.batch_size")
         keeps_dropout = self.student.dropout is None and isinstance(self.student, PretrainedStudent)
-        if self.loss.needs_second_pass and not (self.student.dropout or keeps_dropout):
-            what = "against=dropout ranks two dropout passes, which are equal without dropout"
+        if self.loss.needs_second_dropout_pass and not (self.student.dropout or keeps_dropout):
+            what = "candidates=dropout ranks two dropout passes, which are equal without dropout"
             yield Problem("E209", what, "student.dropout", "set student.dropout=0.1")
         if len(set(names)) != len(names):
             yield Problem("E209", f"two tasks share a name: {', '.join(names)}; set task.<key>.name", "task")

@@ -13,29 +13,29 @@ from torch import Tensor
 from mlkd.distributed.process_group import ProcessGroup, checksums
 from mlkd.distributed.random_state import of_rank
 from mlkd.errors import fail
-from mlkd.optim.sparse_rows import merge_rows
+from mlkd.optim.sparse_adamw import coalesce
 
-LazyPart = tuple[Tensor, Tensor]
+SparseGradient = tuple[Tensor, Tensor]
 
 
 def average_gradients(
     process_group: ProcessGroup,
     optimizer: torch.optim.Optimizer,
     embedding: Tensor,
-    lazy_parts: Sequence[LazyPart],
+    sparse_gradients: Sequence[SparseGradient],
     read: Sequence[Tensor | None],
-) -> list[LazyPart]:
+) -> list[SparseGradient]:
     """Replace all gradients by their means over the processes.
 
     Args:
         ranks: two or more.
         optimizer: of the weights.
         embedding: the weight of the token embedding.
-        lazy_parts: its rows and gradients, where a row-wise optimiser takes them.
+        sparse_gradients: its rows and gradients, where a row-wise optimiser takes them.
         read: the rows (R,) of it that each batch has read, the same on every process; None for all.
 
     Returns:
-        The means of `lazy_parts`, merged.
+        The means of `sparse_gradients`, merged.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     wanted = process_group.any_of([p.grad is not None for p in parameters])
@@ -43,7 +43,7 @@ def average_gradients(
     for parameter in moved:
         if parameter.grad is None:  # this process's part had none
             parameter.grad = torch.zeros_like(parameter)
-    merged = [merge_rows(list(lazy_parts))] if lazy_parts else []
+    merged = [coalesce(list(sparse_gradients))] if sparse_gradients else []
     tensors = [p.grad for p in moved if p is not embedding] + [gradient for _, gradient in merged]
     if not any(p is embedding for p in moved):
         process_group.mean(tensors)

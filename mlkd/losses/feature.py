@@ -1,6 +1,6 @@
 """Feature terms: student vectors are pulled to teacher vectors.
 
-Shapes: B pairs, E dimensions (the student's vectors after any projection).
+Shapes: B pairs, D student dimensions, E dimensions of the student's vectors after any projection.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlkd.losses.pair_vectors import PairVectors
+from mlkd.losses.term import LossTerm, TermContext, TermFunction
 
 
 class FeatureTarget(Enum):
@@ -58,7 +59,7 @@ def distance(student_BE: Tensor, target_BE: Tensor, kind: FeatureDistance) -> Te
 
 
 @dataclass(kw_only=True, slots=True)
-class FeatureTerm:
+class FeatureTerm(LossTerm):
     """Distance of S(x) to its target plus distance of S(y) to its target.
 
     distance=mse, target=source: mean of (T(x) - S(x))^2 + (T(x) - S(y))^2, Reimers & Gurevych 2020, section 2.
@@ -72,6 +73,27 @@ class FeatureTerm:
     sides: FeatureSides = FeatureSides.both
     projection: Projection = Projection.none
 
+    def build(self, context: TermContext) -> TermFunction:
+        needs_dense = self.projection is Projection.dense
+        dense = nn.Linear(context.student_dimension, context.teacher_dimension) if needs_dense else None
+        return FeatureLoss(self, dense)
+
+    @property
+    def needs_teacher_target(self) -> bool:
+        return self.target is FeatureTarget.own
+
+    @property
+    def needs_pre_projection(self) -> bool:
+        return self.projection is Projection.distillation_first
+
+    @property
+    def compares_dimensions(self) -> bool:
+        return self.projection in (Projection.none, Projection.synchronized)
+
+    @property
+    def reduces_teacher(self) -> bool:
+        return self.projection is Projection.synchronized
+
     def __call__(self, vectors: PairVectors, projected_source_BE: Tensor, projected_target_BE: Tensor) -> Tensor:
         target_BE = vectors.teacher_source_BE if self.target is FeatureTarget.source else vectors.teacher_target_BE
         assert target_BE is not None, "preflight provides teacher vectors of both sides for target=own"
@@ -79,3 +101,33 @@ class FeatureTerm:
         if self.sides is FeatureSides.translation:
             return translation
         return distance(projected_source_BE, vectors.teacher_source_BE, self.distance) + translation
+
+
+class FeatureLoss(nn.Module):
+    """A feature term with its trainable projection, if there is one.
+
+    Args:
+        term: see FeatureTerm.
+        projection: from student to teacher dimension; None compares vectors as they are.
+    """
+
+    def __init__(self, term: FeatureTerm, projection: nn.Linear | None) -> None:
+        super().__init__()
+        self.term = term
+        self.projection = projection
+
+    def forward(self, vectors: PairVectors) -> Tensor:
+        """The raw value, a scalar."""
+        return self.term(vectors, *self.sides(vectors))
+
+    def sides(self, vectors: PairVectors) -> tuple[Tensor, Tensor]:
+        """Source and target side as the term compares them, (B, E) each."""
+        if self.term.needs_pre_projection:
+            source_BW, target_BW = vectors.student_source_pre_projection_BW, vectors.student_target_pre_projection_BW
+            assert source_BW is not None and target_BW is not None, "the training loop provides pre-projection vectors"
+            return source_BW, target_BW
+        return self.project(vectors.student_source_BD), self.project(vectors.student_target_BD)
+
+    def project(self, vectors_BD: Tensor) -> Tensor:
+        """(B, D) -> (B, E) where there is a projection, else unchanged."""
+        return vectors_BD if self.projection is None else self.projection(vectors_BD)

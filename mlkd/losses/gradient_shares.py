@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger("mlkd")
-QUIET_SHARE = 0.01
-QUIET_STEPS = 5
-WEIGHTS = {"ranking": "loss.alpha", "feature": "loss.beta", "similarity": "loss.gamma", "auxiliary": "loss.delta"}
+NEGLIGIBLE_SHARE = 0.01
+NEGLIGIBLE_STEPS = 5
+WEIGHT_KEYS = {"ranking": "alpha", "feature": "beta", "similarity": "gamma", "masked_lm": "delta"}
 
 
 def gradient_norms(
@@ -48,7 +48,7 @@ def shares_of(norms: Mapping[str, float]) -> dict[str, float]:
     return {name: norm / total if total > 0 else 0.0 for name, norm in norms.items()}
 
 
-class QuietTerms:
+class NegligibleTerms:
     """Warns once of each term whose share of the gradient stays under 1% for five observations in a row."""
 
     def __init__(self) -> None:
@@ -60,20 +60,21 @@ class QuietTerms:
         if len(shares) < 2:
             return
         for name, share in shares.items():
-            self._in_a_row[name] = self._in_a_row[name] + 1 if share < QUIET_SHARE else 0
-            if self._in_a_row[name] >= QUIET_STEPS and name not in self._warned:
+            self._in_a_row[name] = self._in_a_row[name] + 1 if share < NEGLIGIBLE_SHARE else 0
+            if self._in_a_row[name] >= NEGLIGIBLE_STEPS and name not in self._warned:
                 self._warned.add(name)
-                log.warning("%s", quiet_warning(name, share))
+                log.warning("%s", negligible_warning(name, share))
 
 
-def quiet_warning(name: str, share: float) -> str:
+def negligible_warning(name: str, share: float) -> str:
     """What a term is worth, and what would give it a tenth of the gradient.
 
-    >>> quiet_warning("feature", 0.005)
+    >>> negligible_warning("feature", 0.005)
     'the feature term has 0.5% of the gradient: it hardly moves the student; loss.beta times 22 would give it a tenth'
     """
     what = f"the {name} term has {100 * share:.2g}% of the gradient: it hardly moves the student"
     if share <= 0:
         return f"{what}, whatever its weight"
-    advice = f"{WEIGHTS[name]} times {(1 - share) / (9 * share):.2g} would give it a tenth"
+    key = WEIGHT_KEYS.get(name, f"terms.{name}.weight")
+    advice = f"loss.{key} times {(1 - share) / (9 * share):.2g} would give it a tenth"
     return f"{what}; {advice}" + (" (so would a lower loss.temperature)" if name == "similarity" else "")

@@ -1,14 +1,16 @@
-"""The settings of the masked language model that may be trained beside the mix."""
+"""Masked language modelling: the settings of the one term that is computed from tokens, not from vectors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, out_of_range
+
+MASKED_LM = "masked_lm"  # its name among the terms
 
 
 @dataclass(kw_only=True, slots=True)
-class MaskedLanguageTerm:
+class MaskedLmTerm:
     """Masked language modelling on the student's tokens, LASER3's third task (Heffernan et al. 2022).
 
     Cross-entropy, mean over the chosen tokens; of these 80% become the mask token, 10% a random one, 10% stay
@@ -21,5 +23,6 @@ class MaskedLanguageTerm:
     mask_share: float = 0.15
 
     def __post_init__(self) -> None:
-        if not 0 < self.mask_share < 1:
-            raise MlkdError(Problem("E204", f"must be in (0, 1) (got {self.mask_share})", "mask_share"))
+        problems = out_of_range(self, "mask_share", gt=0, lt=1)
+        if problems:
+            raise MlkdError(problems)

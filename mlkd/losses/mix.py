@@ -1,27 +1,30 @@
-"""The mix of terms: alpha * ranking + beta * feature + gamma * similarity, and a masked language model beside it.
+"""The loss: a weighted sum of terms, alpha * ranking + beta * feature + gamma * similarity + delta * masked_lm.
 
 Shapes: B pairs, D student dimensions, E teacher dimensions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from mlkd.errors import MlkdError, Problem
-from mlkd.losses.feature import FeatureTarget, FeatureTerm, Projection
+from mlkd.errors import MlkdError, Problem, out_of_range
+from mlkd.losses.feature import FeatureTerm
 from mlkd.losses.gradient_shares import gradient_norms, shares_of
-from mlkd.losses.masked_lm import MaskedLanguageTerm
+from mlkd.losses.masked_lm import MASKED_LM, MaskedLmTerm
 from mlkd.losses.pair_vectors import PairVectors
-from mlkd.losses.ranking.base import Against, NegativePool, RankingTerm
+from mlkd.losses.ranking.base import RankingTerm
+from mlkd.losses.ranking.negatives import NegativePool
 from mlkd.losses.similarity import SimilarityTerm
+from mlkd.losses.term import AdditionalTerm, LossTerm, TermContext, TermFunction, WeightedTerm
 
 
 @dataclass(kw_only=True, slots=True)
 class LossMix:
-    """L = alpha * ranking + beta * feature + gamma * similarity + delta * auxiliary.
+    """L = alpha * ranking + beta * feature + gamma * similarity + delta * masked_lm + sum of additional terms.
 
     The first three are LEALLA's (Mao & Nakagawa 2023, eq. 5), the fourth is LASER3's (Heffernan et al. 2022).
     A term with weight 0 is not computed. Reimers & Gurevych 2020 is (0, 1, 0), LaBSE (1, 0, 0), LEALLA (1, 1e3, 1e-2).
@@ -30,9 +33,11 @@ class LossMix:
         alpha: weight of the ranking term, >= 0.
         beta: weight of the feature term, >= 0.
         gamma: weight of the similarity term, >= 0.
-        delta: weight of the masked language model, >= 0; the training loop adds it, as it needs tokens, not vectors.
-        ranking: the ranking objective; required where alpha > 0.
+        delta: weight of masked language modelling, >= 0. It is computed from tokens, not from vectors: the training
+            loop adds it to the terms of the mix.
         temperature: divides the cosines of the similarity term (LEALLA's T), > 0.
+        ranking: the ranking objective; required where alpha > 0.
+        terms: further terms on vectors by name, each with a weight of its own; see AdditionalTerm.
     """
 
     alpha: float = 0.0
@@ -43,93 +48,96 @@ class LossMix:
     ranking: RankingTerm | None = None
     feature: FeatureTerm = field(default_factory=FeatureTerm)
     similarity: SimilarityTerm = field(default_factory=SimilarityTerm)
-    auxiliary: MaskedLanguageTerm = field(default_factory=MaskedLanguageTerm)
+    masked_lm: MaskedLmTerm = field(default_factory=MaskedLmTerm)
+    terms: dict[str, AdditionalTerm] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        weights = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
-        problems = [
-            Problem("E204", f"must be >= 0 (got {w})", name)
-            for name, w in {**weights, "delta": self.delta}.items()
-            if not w >= 0
-        ]
-        if not any(w > 0 for w in weights.values()):
+        problems = out_of_range(self, "alpha", "beta", "gamma", "delta", ge=0)
+        if not any(weight > 0 for weight, _ in self._vector_terms().values()):
             problems.append(Problem("E204", "at least one of alpha, beta, gamma must be > 0"))
         if self.alpha > 0 and self.ranking is None:
             problems.append(Problem("E205", "is required for alpha > 0. Example: loss/ranking=info_nce", "ranking"))
-        if not self.temperature > 0:
-            problems.append(Problem("E204", f"must be > 0 (got {self.temperature})", "temperature"))
+        problems += [*out_of_range(self, "temperature", gt=0), *self._contradictions()]
         if problems:
             raise MlkdError(problems)
 
+    def _contradictions(self) -> Iterator[Problem]:
+        for name in self.terms:
+            if name in ("ranking", "feature", "similarity", MASKED_LM):
+                yield Problem("E209", f"the name '{name}' is taken by a term of every mix", f"terms.{name}")
+        pools = {
+            name: term.negative_pool.value for name, _, term in self.active_terms if term.num_teacher_negatives > 0
+        }
+        if len(set(pools.values())) > 1:
+            found = ", ".join(f"{name} from {pool}" for name, pool in pools.items())
+            yield Problem("E209", f"all terms must take teacher negatives from one pool (got {found})")
+
+    def _vector_terms(self) -> dict[str, tuple[float, LossTerm | None]]:
+        """Weight and term of each term on vectors, by name."""
+        return {
+            "ranking": (self.alpha, self.ranking),
+            "feature": (self.beta, self.feature),
+            "similarity": (self.gamma, self.similarity),
+        } | {name: (term.weight, term) for name, term in self.terms.items()}
+
+    @property
+    def active_terms(self) -> list[WeightedTerm]:
+        """The terms on vectors that have a weight."""
+        return [
+            WeightedTerm(name, weight, term)
+            for name, (weight, term) in self._vector_terms().items()
+            if term is not None and weight > 0
+        ]
+
+    # What any active term needs; see the property of that name in LossTerm.
+
     @property
     def needs_teacher_target(self) -> bool:
-        """Whether the teacher must encode the translations too."""
-        return (self.gamma > 0 and self.similarity.target is FeatureTarget.own) or (
-            self.beta > 0 and self.feature.target is FeatureTarget.own
-        )
-
-    # What the training loop must put into PairVectors beside the two sides, and compute beside the mix.
+        return any(t.term.needs_teacher_target for t in self.active_terms)
 
     @property
-    def active_ranking(self) -> RankingTerm | None:
-        """The ranking term where it has a weight."""
-        return self.ranking if self.alpha > 0 else None
+    def needs_second_dropout_pass(self) -> bool:
+        return any(t.term.needs_second_dropout_pass for t in self.active_terms)
 
     @property
-    def needs_second_pass(self) -> bool:
-        """Whether the student reads the sources twice, under two dropout masks: `student_source_again_BD`."""
-        return self.active_ranking is not None and self.active_ranking.against is Against.dropout
-
-    @property
-    def needs_wide(self) -> bool:
-        """Whether the vectors before the student's last dense are wanted: `student_*_wide_BW`, distillation-first."""
-        return self.beta > 0 and self.feature.projection is Projection.distillation_first
+    def needs_pre_projection(self) -> bool:
+        return any(t.term.needs_pre_projection for t in self.active_terms)
 
     @property
     def num_hard_negatives(self) -> int:
-        """Mined negatives a pair: student vectors if `ranks_against_student`, teacher's if `ranks_against_teacher`."""
-        return self.active_ranking.hard_negatives if self.active_ranking is not None else 0
+        return max((t.term.num_hard_negatives for t in self.active_terms), default=0)
 
     @property
-    def ranks_against_student(self) -> bool:
-        """Whether mined negatives are wanted as student vectors: `student_negatives_KD`."""
-        return self.active_ranking is not None and self.active_ranking.against_student
+    def has_student_candidates(self) -> bool:
+        return any(t.term.has_student_candidates for t in self.active_terms)
 
     @property
-    def ranks_against_teacher(self) -> bool:
-        """Whether mined negatives are wanted as teacher vectors: among `teacher_negatives_QE`."""
-        return self.active_ranking is not None and self.active_ranking.against_teacher
+    def has_teacher_candidates(self) -> bool:
+        return any(t.term.has_teacher_candidates for t in self.active_terms)
 
     @property
     def num_teacher_negatives(self) -> int:
-        """Further source texts whose teacher vectors are negatives of the whole batch; 0 for none."""
-        return self.active_ranking.teacher_negatives if self.active_ranking is not None else 0
+        return max((t.term.num_teacher_negatives for t in self.active_terms), default=0)
 
     @property
-    def teacher_negatives_from(self) -> NegativePool:
-        """queue: the last source texts before this batch; cache: drawn from all, by seed and batch number."""
-        return self.active_ranking.teacher_negatives_from if self.active_ranking is not None else NegativePool.queue
-
-    @property
-    def mlm_weight(self) -> float:
-        """delta; 0 for no masked language model. Its settings are `auxiliary`."""
-        return self.delta
-
-    @property
-    def reduces_teacher(self) -> bool:
-        """Whether teacher vectors are brought to the student's dimension before the run (synchronized)."""
-        return self.beta > 0 and self.feature.projection is Projection.synchronized
+    def negative_pool(self) -> NegativePool:
+        pools = [t.term.negative_pool for t in self.active_terms if t.term.num_teacher_negatives > 0]
+        return pools[0] if pools else NegativePool.queue
 
     @property
     def compares_dimensions(self) -> bool:
-        """Whether student and teacher vectors meet without a projection, so that their dimensions must agree."""
-        direct_feature = self.beta > 0 and self.feature.projection in (Projection.none, Projection.synchronized)
-        return direct_feature or self.ranks_against_teacher
+        return any(t.term.compares_dimensions for t in self.active_terms)
+
+    @property
+    def reduces_teacher(self) -> bool:
+        return any(t.term.reduces_teacher for t in self.active_terms)
 
     def build(self, student_dimension: int, teacher_dimension: int) -> MixLoss:
-        """The loss as a module; it holds the trainable projection, if there is one."""
-        needs_dense = self.beta > 0 and self.feature.projection is Projection.dense
-        return MixLoss(self, nn.Linear(student_dimension, teacher_dimension) if needs_dense else None)
+        """The loss as a module; it holds the trainable weights of its terms, such as a projection."""
+        context = TermContext(
+            student_dimension=student_dimension, teacher_dimension=teacher_dimension, temperature=self.temperature
+        )
+        return MixLoss(self, {name: term.build(context) for name, _, term in self.active_terms})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,38 +155,25 @@ class LossValues:
 
 
 class MixLoss(nn.Module):
-    """Computes a LossMix; knows vectors only, no model."""
+    """Computes a LossMix; knows vectors only, no model.
 
-    def __init__(self, mix: LossMix, projection: nn.Linear | None) -> None:
+    Args:
+        mix: its weights.
+        functions: of its active terms, by name.
+    """
+
+    def __init__(self, mix: LossMix, functions: Mapping[str, TermFunction]) -> None:
         super().__init__()
         self.mix = mix
-        self.projection = projection
+        self.functions = dict(functions)
+        # Functions with weights to train are modules, whose weights are this module's as well.
+        self.trained = nn.ModuleDict({name: f for name, f in functions.items() if isinstance(f, nn.Module)})
 
     def forward(self, vectors: PairVectors) -> LossValues:
         """The mix for one batch of `PairVectors`; where several processes train, the batch of all of them."""
-        mix = self.mix
-        raw: dict[str, Tensor] = {}
-        weights = {"ranking": mix.alpha, "feature": mix.beta, "similarity": mix.gamma}
-        if mix.active_ranking is not None:
-            raw["ranking"] = mix.active_ranking(vectors)
-        if mix.beta > 0:
-            raw["feature"] = mix.feature(vectors, *self.feature_sides(vectors))
-        if mix.gamma > 0:
-            raw["similarity"] = mix.similarity(vectors, mix.temperature)
-        weighted = {name: weights[name] * value for name, value in raw.items()}
+        raw = {name: function(vectors) for name, function in self.functions.items()}
+        weighted = {name: weight * raw[name] for name, weight, _ in self.mix.active_terms}
         return LossValues(total=torch.stack(list(weighted.values())).sum(), raw=raw, weighted=weighted)
-
-    def feature_sides(self, vectors: PairVectors) -> tuple[Tensor, Tensor]:
-        """Source and target side as the feature term compares them, (B, E) each."""
-        if self.mix.feature.projection is Projection.distillation_first:
-            source_BW, target_BW = vectors.student_source_wide_BW, vectors.student_target_wide_BW
-            assert source_BW is not None and target_BW is not None, "the loop provides the vectors of the wide layer"
-            return source_BW, target_BW
-        return self.project(vectors.student_source_BD), self.project(vectors.student_target_BD)
-
-    def project(self, vectors_BD: Tensor) -> Tensor:
-        """(B, D) -> (B, E) where the feature term has a projection, else unchanged."""
-        return vectors_BD if self.projection is None else self.projection(vectors_BD)
 
 
 def gradient_shares(values: LossValues, student_vectors: list[Tensor]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What every loss sees: the student's and the teacher's vectors of one batch of sentence pairs.
 
-Shapes: B pairs, R of these, D student dimensions, E teacher dimensions, W dimensions of the student's layer before
-the last one, K mined negatives, Q further teacher vectors. x is the source sentence, y its translation.
+Shapes: B pairs, D student dimensions, E teacher dimensions, W dimensions before the student's last
+dense layer, K mined negatives, Q further teacher vectors. x is the source sentence, y its translation.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-NOBODY = -1  # as a negative's id: a filler row that is no negative of any pair
+PADDING_ID = -1  # as a negative's id: padding, no negative of any pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairVectors:
-    """Vectors of B translation pairs, and those of what they are ranked against beside each other.
+    """Vectors of B translation pairs, and of their further negatives.
 
     An id is the number of a source text: a negative with the id of a pair shares that pair's source text, so it is
     none of its negatives. The optional fields are there where the loss asks for them; see LossMix.
@@ -26,13 +26,13 @@ class PairVectors:
         teacher_source_BE: T(x).
         teacher_target_BE: T(y); None unless a term asks for the teacher on each side itself.
         source_ids_B: int64; equal numbers mean the same source text, so such pairs are no negatives of each other.
-        student_source_again_BD: S(x) under another dropout mask (SimCSE).
-        student_source_wide_BW: what the student's last dense layer turned into S(x), for distillation-first.
-        student_target_wide_BW: the same of y.
+        student_source_second_pass_BD: S(x) under another dropout mask (SimCSE).
+        student_source_pre_projection_BW: what the student's last dense layer turned into S(x), for distillation-first.
+        student_target_pre_projection_BW: the same of y.
         student_negatives_KD: S of mined hard negatives; each is a negative of every pair of another source text.
-        student_negative_ids_K: int64, whose translation or source each one is, or NOBODY.
+        student_negative_ids_K: int64, whose translation or source each one is, or PADDING_ID.
         teacher_negatives_QE: T of source texts outside of the batch: mined ones, a queue, a draw from the cache.
-        teacher_negative_ids_Q: int64, their ids, or NOBODY.
+        teacher_negative_ids_Q: int64, their ids, or PADDING_ID.
     """
 
     student_source_BD: Tensor
@@ -40,23 +40,13 @@ class PairVectors:
     teacher_source_BE: Tensor
     teacher_target_BE: Tensor | None
     source_ids_B: Tensor
-    student_source_again_BD: Tensor | None = None
-    student_source_wide_BW: Tensor | None = None
-    student_target_wide_BW: Tensor | None = None
+    student_source_second_pass_BD: Tensor | None = None
+    student_source_pre_projection_BW: Tensor | None = None
+    student_target_pre_projection_BW: Tensor | None = None
     student_negatives_KD: Tensor | None = None
     student_negative_ids_K: Tensor | None = None
     teacher_negatives_QE: Tensor | None = None
     teacher_negative_ids_Q: Tensor | None = None
-
-    def same_source(self, rows: slice = slice(None)) -> Tensor:
-        """bool (R, B), of the pairs `rows` or all: True where another pair shares the source text."""
-        same_RB = self.source_ids_B[rows, None] == self.source_ids_B[None, :]
-        same_RB[:, rows].fill_diagonal_(False)
-        return same_RB
-
-    def no_negatives(self, ids_K: Tensor, rows: slice = slice(None)) -> Tensor:
-        """bool (R, K), of the pairs `rows` or all: True where what `ids_K` names is no negative of the pair."""
-        return (self.source_ids_B[rows, None] == ids_K[None, :]) | (ids_K[None, :] == NOBODY)
 
     @property
     def student_vectors(self) -> list[Tensor]:
@@ -64,9 +54,9 @@ class PairVectors:
         fields = (
             self.student_source_BD,
             self.student_target_BD,
-            self.student_source_again_BD,
-            self.student_source_wide_BW,
-            self.student_target_wide_BW,
+            self.student_source_second_pass_BD,
+            self.student_source_pre_projection_BW,
+            self.student_target_pre_projection_BW,
             self.student_negatives_KD,
         )
         return [tensor for tensor in fields if tensor is not None]

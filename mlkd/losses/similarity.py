@@ -14,6 +14,7 @@ from torch import Tensor
 from mlkd.losses.feature import FeatureTarget
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.similarity_matrices import cosine_matrix, in_row_blocks
+from mlkd.losses.term import LossTerm, TermContext, TermFunction
 
 
 class SimilarityDistance(Enum):
@@ -24,7 +25,7 @@ class SimilarityDistance(Enum):
 
 
 @dataclass(kw_only=True, slots=True)
-class SimilarityTerm:
+class SimilarityTerm(LossTerm):
     """Logit distillation, of c_ij = cos(x_i, y_j).
 
     target=own: the teacher's c_ij is cos(T(x_i), T(y_j)), as LEALLA has it. target=source: cos(T(x_i), T(x_j)), for a
@@ -39,6 +40,13 @@ class SimilarityTerm:
 
     distance: SimilarityDistance = SimilarityDistance.squared
     target: FeatureTarget = FeatureTarget.own
+
+    def build(self, context: TermContext) -> TermFunction:
+        return partial(self, temperature=context.temperature)
+
+    @property
+    def needs_teacher_target(self) -> bool:
+        return self.target is FeatureTarget.own
 
     def __call__(self, vectors: PairVectors, temperature: float) -> Tensor:
         num_pairs = len(vectors.source_ids_B)

@@ -1,6 +1,6 @@
 """Matrices of two sets of vectors, and losses of their rows.
 
-Shapes: B rows, whose partners are the first B of C columns; R of these rows; D dimensions.
+Shapes: B rows, whose positives are the first B of C columns; R of these rows; D dimensions.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def distance_matrix(rows_BD: Tensor, columns_CD: Tensor) -> Tensor:
     return torch.cdist(rows_BD, columns_CD, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def partner_columns(first: int, matrix_RC: Tensor) -> Tensor:
-    """Column of each row's partner, (R,), where the rows are those from `first` on."""
+def positive_columns(first: int, matrix_RC: Tensor) -> Tensor:
+    """Column of each row's positive, (R,), where the rows are those from `first` on."""
     return torch.arange(first, first + len(matrix_RC), device=matrix_RC.device)
 
 
-def partner_mask(first: int, matrix_RC: Tensor) -> Tensor:
-    """bool (R, C): True at each row's partner."""
+def positive_mask(first: int, matrix_RC: Tensor) -> Tensor:
+    """bool (R, C): True at each row's positive."""
     columns_C = torch.arange(matrix_RC.shape[1], device=matrix_RC.device)
-    return partner_columns(first, matrix_RC)[:, None] == columns_C[None, :]
+    return positive_columns(first, matrix_RC)[:, None] == columns_C[None, :]
 
 
 def masked_cross_entropy(logits_RC: Tensor, excluded_RC: Tensor | None, first: int = 0) -> Tensor:
-    """Mean over rows of -log softmax at the partner; excluded entries leave the denominator."""
+    """Mean over rows of -log softmax at the positive; excluded entries leave the denominator."""
     if excluded_RC is not None:
         logits_RC = logits_RC.masked_fill(excluded_RC, float("-inf"))
-    return F.cross_entropy(logits_RC, partner_columns(first, logits_RC))
+    return F.cross_entropy(logits_RC, positive_columns(first, logits_RC))
 
 
 def in_row_blocks(loss_of_rows: Callable[[int, int], Tensor], num_rows: int, num_columns: int) -> Tensor:

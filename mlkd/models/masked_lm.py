@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.errors import fail
-from mlkd.losses.masked_lm import MaskedLanguageTerm
+from mlkd.losses.masked_lm import MaskedLmTerm
 from mlkd.models.gradient_cache import cached
-from mlkd.models.packing import length_chunks, pad
+from mlkd.models.packing import length_sorted_chunks, pad
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.sparse_embedding import RowEmbedding
+from mlkd.models.sparse_embedding import SparseEmbedding
 from mlkd.models.tokenization import TokenIds
 
 AS_MASK, AS_RANDOM = 0.8, 0.1  # of the chosen tokens; the others stay what they are (Devlin et al. 2019, section 3.1)
@@ -60,7 +60,7 @@ class Masked:
         return sum(map(len, self.places))
 
 
-class MaskedLanguage(nn.Module):
+class MaskedLm(nn.Module):
     """BERT's masked language model over a student: dense, GELU, normalisation, and the token embedding transposed.
 
     The softmax is over the whole vocabulary. The head is trained with the student and left behind when it is saved.
@@ -78,7 +78,7 @@ class MaskedLanguage(nn.Module):
     """
 
     def __init__(
-        self, term: MaskedLanguageTerm, student: SentenceEncoder, *, num_pieces: int, embedding_dim: int, seed: int
+        self, term: MaskedLmTerm, student: SentenceEncoder, *, num_pieces: int, embedding_dim: int, seed: int
     ) -> None:
         super().__init__()
         check_mask_token(student.tokenizer)
@@ -96,7 +96,7 @@ class MaskedLanguage(nn.Module):
     def forward(
         self,
         student: SentenceEncoder,
-        embedding: RowEmbedding,
+        embedding: SparseEmbedding,
         rows: Sequence[TokenIds],
         *,
         batch: int,
@@ -108,7 +108,7 @@ class MaskedLanguage(nn.Module):
 
         Args:
             student: on the same device.
-            embedding: its token embedding, holding all rows; see RowEmbedding.gather_all.
+            embedding: its token embedding, holding all rows; see SparseEmbedding.gather_all.
             rows: token ids of sentences.
             batch: number of the batch, which with the seed decides what is hidden.
             max_tokens: token positions in one forward pass.
@@ -118,7 +118,7 @@ class MaskedLanguage(nn.Module):
         masked = self.mask(rows, batch)
         total = self.bias_V.new_zeros(())
         read = range(len(rows)) if own is None else own
-        for picked in length_chunks([len(rows[i]) for i in read], max_tokens):
+        for picked in length_sorted_chunks([len(rows[i]) for i in read], max_tokens):
             chunk = [read[n] for n in picked]
             input_ids, mask = pad([masked.rows[i] for i in chunk], student.pad_id)
             length = input_ids.shape[1]
@@ -132,7 +132,7 @@ class MaskedLanguage(nn.Module):
             total = total + (cached(loss, *inputs) if caching else loss(*inputs))
         return total / masked.num_chosen
 
-    def chunk_loss(self, student: SentenceEncoder, embedding: RowEmbedding, *inputs: Tensor) -> Tensor:
+    def chunk_loss(self, student: SentenceEncoder, embedding: SparseEmbedding, *inputs: Tensor) -> Tensor:
         """Sum of the cross-entropies, from ids and mask (N, L), places (M,) in them flattened, and labels (M,)."""
         input_ids, mask, places_M, labels_M = inputs
         tokens_NLH = student.body(input_ids=input_ids, attention_mask=mask)[0]
@@ -142,7 +142,7 @@ class MaskedLanguage(nn.Module):
         parts = zip(torch.split(states_ME, size), torch.split(labels_M, size), strict=True)
         return torch.stack([cached(self.piece_loss, embedding, *part) for part in parts]).sum()
 
-    def piece_loss(self, embedding: RowEmbedding, states_ME: Tensor, labels_M: Tensor) -> Tensor:
+    def piece_loss(self, embedding: SparseEmbedding, states_ME: Tensor, labels_M: Tensor) -> Tensor:
         """Sum of the cross-entropies of `labels_M` among all pieces."""
         return F.cross_entropy(F.linear(states_ME, embedding.matrix, self.bias_V), labels_M, reduction="sum")
 

@@ -25,13 +25,13 @@ from torch import Tensor
 
 from mlkd.models.tokenization import TokenIds
 
-PACKABLE = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"})
-WORTH_PACKING = 0.95  # packed where the passes then cost less than this share of padded ones
-HIDDEN = -1e9  # added to attention scores between sentences; exp of it is 0
+PACKABLE_MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"})
+MAX_COST_RATIO = 0.95  # packed where the passes then cost less than this share of padded ones
+MASKED_SCORE = -1e9  # added to attention scores between sentences; exp of it is 0
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class ForwardPass:
     """Which sentences one forward pass reads.
 
     Args:
@@ -65,33 +65,42 @@ class Packing:
 
     Args:
         position_ids_RW: as the transformer counts them.
-        sentences_RW: the number of the sentence at each position, -1 for none.
-        places_NL: each sentence's positions in the rows one after the other; 0 behind its end.
+        sentence_ids_RW: the number of the sentence at each position, -1 for none.
+        token_positions_NL: each sentence's positions in the rows one after the other; 0 behind its end.
     """
 
     position_ids_RW: Tensor
-    sentences_RW: Tensor
-    places_NL: Tensor
+    sentence_ids_RW: Tensor
+    token_positions_NL: Tensor
 
     def to(self, device: torch.device) -> Packing:
         return Packing(
-            *(t.to(device, non_blocking=True) for t in (self.position_ids_RW, self.sentences_RW, self.places_NL))
+            *(
+                t.to(device, non_blocking=True)
+                for t in (self.position_ids_RW, self.sentence_ids_RW, self.token_positions_NL)
+            )
         )
 
     def states(self, body: Any, input_ids_RW: Tensor) -> Tensor:
         """The last hidden states of `body`, (N, L, H); those behind a sentence's end are anything."""
-        same_R1WW = self.sentences_RW[:, None, :, None] == self.sentences_RW[:, None, None, :]
+        same_R1WW = self.sentence_ids_RW[:, None, :, None] == self.sentence_ids_RW[:, None, None, :]
         mask_R1WW = torch.zeros(same_R1WW.shape, dtype=body.dtype, device=same_R1WW.device)
-        mask_R1WW.masked_fill_(~same_R1WW, HIDDEN)
+        mask_R1WW.masked_fill_(~same_R1WW, MASKED_SCORE)
         found_RWH: Tensor = body(input_ids=input_ids_RW, attention_mask=mask_R1WW, position_ids=self.position_ids_RW)[0]
         # index_select: the backward pass of indexing with a tensor is slow on CPUs.
-        return found_RWH.flatten(0, 1).index_select(0, self.places_NL.flatten()).view(*self.places_NL.shape, -1)
+        return (
+            found_RWH.flatten(0, 1)
+            .index_select(0, self.token_positions_NL.flatten())
+            .view(*self.token_positions_NL.shape, -1)
+        )
 
 
-def first_position(body: Any, pad_id: int) -> int | None:
+def first_position_id(body: Any, pad_id: int) -> int | None:
     """The position id of a sentence's first token in `body`, None where it cannot read packed rows."""
     config = getattr(body, "config", None)
-    if getattr(config, "model_type", None) not in PACKABLE or not type(body).__module__.startswith("transformers."):
+    if getattr(config, "model_type", None) not in PACKABLE_MODEL_TYPES or not type(body).__module__.startswith(
+        "transformers."
+    ):
         return None
     if config._attn_implementation not in ("sdpa", "eager"):  # type: ignore[union-attr]
         return None
@@ -101,7 +110,7 @@ def first_position(body: Any, pad_id: int) -> int | None:
     return padding_idx + 1 if padding_idx == pad_id else None
 
 
-def plan_passes(lengths: Sequence[int], max_tokens: int, hidden: int | None) -> list[Pass]:
+def plan_forward_passes(lengths: Sequence[int], max_tokens: int, hidden: int | None) -> list[ForwardPass]:
     """All sentences in passes of at most `max_tokens` positions (but at least one row), packed where that is faster.
 
     Args:
@@ -109,37 +118,39 @@ def plan_passes(lengths: Sequence[int], max_tokens: int, hidden: int | None) -> 
         max_tokens: positions in one pass.
         hidden: the transformer's hidden size; None where rows cannot be packed.
     """
-    padded = [Pass([[i] for i in chunk], lengths[chunk[0]]) for chunk in length_chunks(lengths, max_tokens)]
+    padded = [
+        ForwardPass([[i] for i in chunk], lengths[chunk[0]]) for chunk in length_sorted_chunks(lengths, max_tokens)
+    ]
     if hidden is None or not lengths or min(lengths) < 1:
         return padded
-    limit = WORTH_PACKING * sum(p.cost(hidden) for p in padded)
+    limit = MAX_COST_RATIO * sum(p.cost(hidden) for p in padded)
     if sum(lengths) >= limit:
         return padded
-    packed = list(packed_passes(lengths, max_tokens, hidden))
+    packed = list(packed_forward_passes(lengths, max_tokens, hidden))
     return packed if sum(p.cost(hidden) for p in packed) < limit else padded
 
 
-def packed_passes(lengths: Sequence[int], max_tokens: int, hidden: int) -> Iterator[Pass]:
+def packed_forward_passes(lengths: Sequence[int], max_tokens: int, hidden: int) -> Iterator[ForwardPass]:
     """Passes of packed rows, the longest sentences first, each of the width that is cheapest for what it holds."""
     by_length: list[list[int]] = [[] for _ in range(max(lengths) + 1)]
     for i, length in enumerate(lengths):
         by_length[length].append(i)
     while any(by_length):
-        stock = [len(indices) for indices in by_length]
-        narrowest = -(-max(length for length, count in enumerate(stock) if count) // 8) * 8
+        histogram = [len(indices) for indices in by_length]
+        narrowest = -(-max(length for length, count in enumerate(histogram) if count) // 8) * 8
         found: list[tuple[float, list[list[int]], int]] = []
         for width in (narrowest, narrowest + 8, 2 * narrowest):
-            rows = fill_rows(stock, width, max(1, max_tokens // width))
-            found.append((Pass(rows, width).cost(hidden) / sum(map(sum, rows)), rows, width))
+            rows = fill_rows(histogram, width, max(1, max_tokens // width))
+            found.append((ForwardPass(rows, width).cost(hidden) / sum(map(sum, rows)), rows, width))
         _, rows, width = min(found)
-        yield Pass([[by_length[length].pop() for length in row] for row in rows], width)
+        yield ForwardPass([[by_length[length].pop() for length in row] for row in rows], width)
 
 
-def fill_rows(stock: Sequence[int], width: int, max_rows: int) -> list[list[int]]:
-    """Rows of lengths from `stock`, the longest first, each where it leaves the least space.
+def fill_rows(histogram: Sequence[int], width: int, max_rows: int) -> list[list[int]]:
+    """Rows of lengths from `histogram`, the longest first, each where it leaves the least space.
 
     Args:
-        stock: how many sentences there are of each length from 0; none longer than `width`.
+        histogram: how many sentences there are of each length from 0; none longer than `width`.
         width: of a row.
         max_rows: what fits into no row then stays.
 
@@ -149,8 +160,8 @@ def fill_rows(stock: Sequence[int], width: int, max_rows: int) -> list[list[int]
     rows: list[list[int]] = []
     by_space: list[list[int]] = [[] for _ in range(width + 1)]  # rows with so much space left
     spaces = 0  # bit s: there is a row with space s
-    for length in range(len(stock) - 1, 0, -1):
-        for _ in range(stock[length]):
+    for length in range(len(histogram) - 1, 0, -1):
+        for _ in range(histogram[length]):
             fitting = spaces >> length << length
             if fitting:
                 space = (fitting & -fitting).bit_length() - 1
@@ -168,7 +179,7 @@ def fill_rows(stock: Sequence[int], width: int, max_rows: int) -> list[list[int]
     return rows
 
 
-def pack(rows: Sequence[TokenIds], planned: Pass, pad_id: int, first: int) -> tuple[Tensor, Tensor, Packing]:
+def pack(rows: Sequence[TokenIds], planned: ForwardPass, pad_id: int, first: int) -> tuple[Tensor, Tensor, Packing]:
     """The sentences of a pass, in its order -> ids (R, W), mask (N, L) of what belongs to them, where they are.
 
     Args:
@@ -184,25 +195,25 @@ def pack(rows: Sequence[TokenIds], planned: Pass, pad_id: int, first: int) -> tu
     starts_N = row_N * planned.width + ends_N - lengths_N
     steps_L = np.arange(lengths_N.max())
     mask_NL = steps_L < lengths_N[:, None]
-    places_NL = np.where(mask_NL, starts_N[:, None] + steps_L, 0)
-    places_T = places_NL[mask_NL]
+    token_positions_NL = np.where(mask_NL, starts_N[:, None] + steps_L, 0)
+    places_T = token_positions_NL[mask_NL]
     ids, positions, sentences = (
         np.full(len(planned.rows) * planned.width, value, dtype=np.int64) for value in (pad_id, first, -1)
     )
     ids[places_T] = np.concatenate(chosen)
     positions[places_T] = np.broadcast_to(steps_L + first, mask_NL.shape)[mask_NL]
     sentences[places_T] = np.repeat(np.arange(len(chosen)), lengths_N)
-    ids_RW, positions_RW, sentences_RW = (
+    ids_RW, positions_RW, sentence_ids_RW = (
         torch.from_numpy(a.reshape(-1, planned.width)) for a in (ids, positions, sentences)
     )
     mask = torch.from_numpy(mask_NL.astype(np.int64))
-    return ids_RW, mask, Packing(positions_RW, sentences_RW, torch.from_numpy(places_NL))
+    return ids_RW, mask, Packing(positions_RW, sentence_ids_RW, torch.from_numpy(token_positions_NL))
 
 
-def length_chunks(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+def length_sorted_chunks(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Indices sorted by falling length, cut so that rows x longest row stays within `max_tokens`.
 
-    >>> list(length_chunks([2, 9, 3], max_tokens=10))
+    >>> list(length_sorted_chunks([2, 9, 3], max_tokens=10))
     [[1], [2, 0]]
     """
     chunk: list[int] = []

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.models.gradient_cache import cached
-from mlkd.models.packing import Packing, first_position, pack, pad, plan_passes
+from mlkd.models.packing import Packing, first_position_id, pack, pad, plan_forward_passes
 from mlkd.models.pooling import Pooling, pool
 from mlkd.models.tokenization import TokenIds, tokenize_texts
 from mlkd.runtime.out_of_memory import fewer_tokens, release_device_memory
@@ -76,7 +76,7 @@ class SentenceEncoder(nn.Module):
                 return int(linear.out_features)
         return int(self.body.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
-    def widen(self, dimension: int, *, replaces_last: bool) -> None:
+    def add_pre_projection(self, dimension: int, *, replaces_last: bool) -> None:
         """Fresh dense layers to `dimension` and back to D at the end, or in the place of the last dense layer."""
         output = self.dimension
         if replaces_last:
@@ -84,7 +84,7 @@ class SentenceEncoder(nn.Module):
         self.denses.extend([Dense(self.dimension, dimension), Dense(dimension, output)])
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, wide: bool = False, packing: Packing | None = None
+        self, input_ids: Tensor, attention_mask: Tensor, pre_projection: bool = False, packing: Packing | None = None
     ) -> Tensor:
         """Token ids and mask (N, L) -> vectors (N, D), or (N, D + W) with what the last dense was given beside them.
 
@@ -100,7 +100,7 @@ class SentenceEncoder(nn.Module):
             before, vectors = vectors, dense(vectors)
         vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
         vectors = F.normalize(vectors, dim=1) if self.normalize else vectors
-        return torch.cat([vectors, before.to(vectors.dtype)], dim=1) if wide else vectors
+        return torch.cat([vectors, before.to(vectors.dtype)], dim=1) if pre_projection else vectors
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, special tokens added, cut to the maximum length.
@@ -113,7 +113,7 @@ class SentenceEncoder(nn.Module):
         )
 
     def forward_tokens(
-        self, rows: Sequence[TokenIds], max_tokens: int, *, caching: bool = False, wide: bool = False
+        self, rows: Sequence[TokenIds], max_tokens: int, *, caching: bool = False, pre_projection: bool = False
     ) -> Tensor:
         """Vectors (N, D) of token id rows, in order; sentences share rows where that saves padding.
 
@@ -123,14 +123,14 @@ class SentenceEncoder(nn.Module):
             rows: one or more.
             max_tokens: token positions in one forward pass, but at least one row.
             caching: keep no activations for the backward pass, see `mlkd.models.gradient_cache`.
-            wide: (N, D + W): what the last dense was given stands beside each vector, for distillation-first.
+            pre_projection: (N, D + W): what the last dense layer was given beside each vector, for distillation-first.
         """
         run = partial(cached, self) if caching else self
-        first = first_position(self.body, self.pad_id)
+        first = first_position_id(self.body, self.pad_id)
         hidden = None if first is None else int(self.body.config.hidden_size)  # type: ignore[union-attr, arg-type]
         order: list[int] = []
         parts: list[Tensor] = []
-        for planned in plan_passes([len(r) for r in rows], max_tokens, hidden):
+        for planned in plan_forward_passes([len(r) for r in rows], max_tokens, hidden):
             packing: Packing | None = None
             if first is not None and planned.is_packed:
                 ids, mask, packing = pack(rows, planned, self.pad_id, first)
@@ -138,7 +138,7 @@ class SentenceEncoder(nn.Module):
             else:
                 ids, mask = pad([rows[i] for i in planned.order], self.pad_id)
             on_device = [t.to(self.device, non_blocking=True) for t in (ids, mask)]
-            parts.append(run(*on_device, wide, packing))
+            parts.append(run(*on_device, pre_projection, packing))
             order.extend(planned.order)
         inverse = torch.empty(len(order), dtype=torch.long)
         inverse[torch.tensor(order)] = torch.arange(len(order))

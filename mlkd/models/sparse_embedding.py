@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class RowEmbedding(nn.Embedding):
+class SparseEmbedding(nn.Embedding):
     """An `nn.Embedding` that reads from the rows gathered for the batch while there are some."""
 
     def __init__(self, embedding: nn.Embedding) -> None:
@@ -27,24 +27,24 @@ class RowEmbedding(nn.Embedding):
         # Buffers that are no state: where each piece stands in the table, valid for the rows of the batch only.
         self.register_buffer("_place_V", torch.zeros(embedding.num_embeddings, dtype=torch.long), persistent=False)
 
-    def gather(self, rows_R: Tensor, *, lazy: bool) -> None:
+    def gather(self, rows_R: Tensor, *, sparse: bool) -> None:
         """Let `forward` read from `rows_R` (distinct piece ids, padding included) until `release`.
 
         Args:
             rows_R: int64.
-            lazy: the table is a leaf of its own, whose gradient (R, H) a row-wise optimiser takes; otherwise the
+            sparse: the table is a leaf of its own, whose gradient (R, H) a row-wise optimiser takes; otherwise the
                 gradient flows on into the whole weight.
         """
         place_V: Tensor = self.get_buffer("_place_V")
         place_V[rows_R] = torch.arange(len(rows_R), device=rows_R.device)
         self.rows_R = rows_R
         table_RH = F.embedding(rows_R, self.weight, self.padding_idx)
-        self.table_RH = table_RH.detach().requires_grad_() if lazy else table_RH
+        self.table_RH = table_RH.detach().requires_grad_() if sparse else table_RH
 
-    def gather_all(self, *, lazy: bool) -> None:
+    def gather_all(self, *, sparse: bool) -> None:
         """As `gather` of every row, but no copy: for an objective that compares with the whole vocabulary."""
         self.release()
-        if lazy:
+        if sparse:
             rows_R = torch.arange(self.num_embeddings, device=self.weight.device)
             self.get_buffer("_place_V")[:] = rows_R
             self.rows_R, self.table_RH = rows_R, self.weight.detach().requires_grad_()

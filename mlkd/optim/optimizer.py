@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mlkd.errors import MlkdError, Problem, fail
-from mlkd.optim.sparse_rows import LazyRows
+from mlkd.optim.sparse_adamw import SparseAdamW
 
 
 class Schedule(Enum):
@@ -30,8 +30,8 @@ class Optim:
     Args:
         lr: peak learning rate, > 0.
         embedding_lr_factor: the token embeddings learn at lr times this; a fresh vocabulary gains from 5 to 20.
-        lazy_embeddings: update only the embedding rows in the batch (see `mlkd.optim.sparse_rows.LazyRows` for how that
-            differs from AdamW); saves most of a step where the vocabulary is large.
+        sparse_embeddings: sparse updates of the token embedding, of the rows in the batch alone; saves most of a step
+            where the vocabulary is large. See `mlkd.optim.sparse_adamw.SparseAdamW` for how that differs from AdamW.
         weight_decay: decoupled (AdamW); biases and normalisation weights are not decayed.
         beta1, beta2, eps: of AdamW.
         clip_norm: gradients are scaled down to this global norm; None clips nothing. A norm is in
@@ -46,7 +46,7 @@ class Optim:
 
     lr: float = 2e-5
     embedding_lr_factor: float = 1.0
-    lazy_embeddings: bool = False
+    sparse_embeddings: bool = False
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.999
@@ -144,7 +144,7 @@ class Optim:
         """
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for parameter in _trainable(student, loss):
-            if parameter is embedding and self.lazy_embeddings:
+            if parameter is embedding and self.sparse_embeddings:
                 continue
             decay = self.weight_decay if parameter.ndim > 1 else 0.0
             factor = self.embedding_lr_factor if parameter is embedding else 1.0
@@ -155,11 +155,11 @@ class Optim:
         ]
         return torch.optim.AdamW(settings, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
 
-    def build_lazy_rows(self, embedding: Tensor) -> LazyRows | None:
-        """The row-wise optimiser of the token embedding, where `lazy_embeddings` asks for it and it is not frozen."""
-        if not self.lazy_embeddings or not embedding.requires_grad:
+    def build_sparse_adamw(self, embedding: Tensor) -> SparseAdamW | None:
+        """The row-wise optimiser of the token embedding, where `sparse_embeddings` asks for it and it is not frozen."""
+        if not self.sparse_embeddings or not embedding.requires_grad:
             return None
-        return LazyRows(embedding, (self.beta1, self.beta2), self.eps, self.weight_decay)
+        return SparseAdamW(embedding, (self.beta1, self.beta2), self.eps, self.weight_decay)
 
 
 def _trainable(*modules: nn.Module) -> Iterable[Tensor]:

@@ -17,7 +17,7 @@ from mlkd.data.token_store import TokenIds, TokenStore
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.losses.mix import LossMix
 from mlkd.losses.pair_vectors import PairVectors
-from mlkd.losses.ranking.base import NegativePool
+from mlkd.losses.ranking.negatives import NegativePool
 from mlkd.teacher.hard_negatives import NONE
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.teacher.vector_store import Positions
@@ -92,16 +92,16 @@ class TrainingData:
         ids = {"source_ids_B": source}
         if mix.needs_teacher_target:
             teacher["teacher_target_BE"] = target
-        if mix.needs_second_pass:
-            student["student_source_again_BD"] = source
+        if mix.needs_second_dropout_pass:
+            student["student_source_second_pass_BD"] = source
         mined = self.mined(rows) if mix.num_hard_negatives else np.empty(0, dtype=np.int64)
-        if mix.num_hard_negatives and mix.ranks_against_student:
+        if mix.num_hard_negatives and mix.has_student_candidates:
             # Where one side alone is ranked, against itself, a negative is a source as well.
             student["student_negatives_KD"] = (
-                self.pairs.source[mined] if mix.needs_second_pass else self.pairs.target[mined]
+                self.pairs.source[mined] if mix.needs_second_dropout_pass else self.pairs.target[mined]
             )
             ids["student_negative_ids_K"] = self.pairs.source[mined]
-        if mix.ranks_against_teacher and (mix.num_hard_negatives or mix.num_teacher_negatives):
+        if mix.has_teacher_candidates and (mix.num_hard_negatives or mix.num_teacher_negatives):
             further = np.concatenate([self.pairs.source[mined], self.further_sources(number, mix)])
             teacher["teacher_negatives_QE"] = ids["teacher_negative_ids_Q"] = further
         tokens = [self.tokens[int(i)] for texts in student.values() for i in texts]
@@ -117,7 +117,7 @@ class TrainingData:
     def further_sources(self, number: int, mix: LossMix) -> Indices:
         """Source texts whose teacher vectors are further negatives of batch `number`: at most Q, each once."""
         wanted = mix.num_teacher_negatives
-        if mix.teacher_negatives_from is NegativePool.cache:
+        if mix.negative_pool is NegativePool.cache:
             seeds = np.random.SeedSequence([self.batches.seed, STREAM, number])
             generator = np.random.Generator(np.random.Philox(seeds))
             wanted = min(wanted, self.pairs.num_sources)
@@ -130,14 +130,14 @@ class TrainingData:
             found = found[np.sort(np.unique(found, return_index=True)[1])]
         return found[:wanted]
 
-    def pair_vectors(self, batch: Batch, student_ND: Tensor, wide_NW: Tensor | None = None) -> PairVectors:
+    def pair_vectors(self, batch: Batch, student_ND: Tensor, pre_projection_NW: Tensor | None = None) -> PairVectors:
         """The student's vectors of `batch.tokens`, and before its last layer where the loss wants them, beside T's."""
         device = student_ND.device
         sizes = [len(texts) for texts in batch.student.values()]
         found = dict(zip(batch.student, torch.split(student_ND, sizes), strict=True))
-        if wide_NW is not None:
-            source_BW, target_BW, *_ = torch.split(wide_NW, sizes)
-            found |= {"student_source_wide_BW": source_BW, "student_target_wide_BW": target_BW}
+        if pre_projection_NW is not None:
+            source_BW, target_BW, *_ = torch.split(pre_projection_NW, sizes)
+            found |= {"student_source_pre_projection_BW": source_BW, "student_target_pre_projection_BW": target_BW}
         found |= {name: self.teacher(texts, device) for name, texts in batch.teacher.items()}
         found |= {name: torch.from_numpy(texts).to(device) for name, texts in batch.ids.items()}
         teacher_target_BE = found.pop("teacher_target_BE", None)

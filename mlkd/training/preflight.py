@@ -90,7 +90,7 @@ def run_preflight(config: TrainConfig) -> PreflightResult:
     attempt(config.student.check_files, "student")
     if folder is not None and len(problems) == before:
         attempt(lambda: _check_dimensions(config, folder_dimension(folder)))
-    if len(problems) == before and config.loss.mlm_weight:
+    if len(problems) == before and config.loss.delta:
         attempt(lambda: _check_mask_token(config.student), "student")
     attempt(config.data.check_files, "data")
     evaluations = attempt(lambda: Evaluations.load(config.task.values()))
@@ -165,7 +165,8 @@ def needs_projection(loss: LossMix, student_dimension: int, teacher_dimension: i
         return None
     hint = f"set student.dense_dim={teacher_dimension}"
     # A projection serves the feature term alone.
-    if loss.feature.projection is Projection.none and not loss.ranks_against_teacher:
+    direct = [name for name, _, term in loss.active_terms if term.compares_dimensions]
+    if direct == ["feature"] and loss.feature.projection is Projection.none:
         hint += ", or loss.feature.projection=dense"
     if student_dimension < teacher_dimension:
         hint += f", or teacher.reduction.dim={student_dimension}"

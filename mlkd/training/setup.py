@@ -22,7 +22,7 @@ from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import fail
 from mlkd.losses.mix import LossMix
 from mlkd.models.encoder import Encoder
-from mlkd.models.masked_lm import MaskedLanguage
+from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.students.base import StudentCorpus
 from mlkd.runtime.atomic_files import write_json
@@ -102,8 +102,8 @@ def set_up(
     student = config.student.build(
         StudentCorpus(pairs, cache_dir, held_out), normalize=unit_norm(sample), seed=config.seed
     )
-    if config.loss.needs_wide:
-        student.widen(targets.dimension, replaces_last=config.student.dense_dim is not None)
+    if config.loss.needs_pre_projection:
+        student.add_pre_projection(targets.dimension, replaces_last=config.student.dense_dim is not None)
     place_student(student, preflight, is_compiled=config.hardware.compile)
     stop()
     trainer = build_trainer(config, preflight, pairs, (targets, positions), student)
@@ -213,7 +213,7 @@ def build_trainer(
         precision=preflight.precision,
         max_tokens=preflight.max_tokens,
         caching=config.hardware.gradient_caching,
-        masked_language=build_masked_language(config.loss, student, config.seed),
+        masked_lm=build_masked_lm(config.loss, student, config.seed),
     )
 
 
@@ -237,10 +237,10 @@ def choose_intervals(config: TrainConfig, total_steps: int) -> Intervals:
     )
 
 
-def build_masked_language(loss: LossMix, student: SentenceEncoder, seed: int) -> MaskedLanguage | None:
+def build_masked_lm(loss: LossMix, student: SentenceEncoder, seed: int) -> MaskedLm | None:
     """The masked language model beside the mix, on the student's device; None where it has no weight."""
-    if not loss.mlm_weight:
+    if not loss.delta:
         return None
     embedding: Any = student.body.get_input_embeddings()  # type: ignore[operator]
     sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
-    return MaskedLanguage(loss.auxiliary, student, **sizes, seed=seed).to(student.device)
+    return MaskedLm(loss.masked_lm, student, **sizes, seed=seed).to(student.device)

@@ -20,14 +20,15 @@ from mlkd.distributed.process_group import PeerOutOfMemoryError, ProcessGroup
 from mlkd.distributed.random_state import from_checkpoint, num_streams, random_state, set_random_state
 from mlkd.errors import fail
 from mlkd.losses.all_gather import gather_rows, sum_of_all
-from mlkd.losses.gradient_shares import QuietTerms, gradient_norms, shares_of
+from mlkd.losses.gradient_shares import NegligibleTerms, gradient_norms, shares_of
+from mlkd.losses.masked_lm import MASKED_LM
 from mlkd.losses.mix import LossValues, MixLoss, gradient_shares
 from mlkd.losses.pair_vectors import PairVectors
-from mlkd.models.masked_lm import MaskedLanguage
+from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
-from mlkd.models.sparse_embedding import RowEmbedding
+from mlkd.models.sparse_embedding import SparseEmbedding
 from mlkd.optim.optimizer import Optim, load_optimizer_tensors, optimizer_tensors, set_learning_rate
-from mlkd.optim.sparse_rows import merge_rows
+from mlkd.optim.sparse_adamw import coalesce
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
 from mlkd.runtime.devices import return_free_memory
 from mlkd.runtime.log import RunLog
@@ -39,7 +40,6 @@ from mlkd.training.state import Intervals, TrainState
 
 log = logging.getLogger("mlkd")
 MAX_SKIPPED = 3
-AUXILIARY = "auxiliary"  # the masked language model among the terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class Gradient:
         values: the last batch's loss.
         shares: each term's share of the gradient, where asked for.
         num_tokens: read by the student for the terms on vectors.
-        lazy_parts: rows and gradients of the token embedding, where a row-wise optimiser takes them.
+        sparse_gradients: rows and gradients of the token embedding, where a row-wise optimiser takes them.
         is_finite: whether the last batch's loss is, on all processes.
     """
 
     values: LossValues
     shares: dict[str, float] | None
     num_tokens: int
-    lazy_parts: list[tuple[Tensor, Tensor]]
+    sparse_gradients: list[tuple[Tensor, Tensor]]
     is_finite: bool
 
 
@@ -76,7 +76,7 @@ class Trainer:
         precision: autocast type of the forward pass, None for fp32.
         max_tokens: token positions in one forward pass.
         caching: keep vectors instead of activations until the backward pass; see mlkd.models.gradient_cache.
-        masked_language: trained beside the mix, on the same device; None where it has no weight.
+        masked_lm: trained beside the mix, on the same device; None where it has no weight.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Trainer:
         precision: torch.dtype | None,
         max_tokens: int,
         caching: bool = False,
-        masked_language: MaskedLanguage | None = None,
+        masked_lm: MaskedLm | None = None,
     ) -> None:
         self.student = student
         self.loss = loss
@@ -100,14 +100,14 @@ class Trainer:
         self.precision = precision
         self.wanted_tokens = max_tokens
         self.caching = caching
-        self.masked_language = masked_language
+        self.masked_lm = masked_lm
         self.state = TrainState()
         self.process_group = ProcessGroup()
-        self.quiet_terms = QuietTerms()
-        self.embedding = row_embedding(student)
-        trained = loss if masked_language is None else nn.ModuleList([loss, masked_language])
+        self.negligible_terms = NegligibleTerms()
+        self.embedding = use_sparse_embedding(student)
+        trained = loss if masked_lm is None else nn.ModuleList([loss, masked_lm])
         self.optimizer = optim.build(student, trained, self.embedding.weight)
-        self.lazy_rows = optim.build_lazy_rows(self.embedding.weight)
+        self.sparse_adamw = optim.build_sparse_adamw(self.embedding.weight)
 
     def train(
         self, run_log: RunLog, evaluate: Callable[[TrainState], bool], writer: CheckpointWriter, interrupts: Interrupts
@@ -129,7 +129,7 @@ class Trainer:
                 losses = {"loss": values.total.detach(), **{k: v.detach() for k, v in values.weighted.items()}}
                 progress.update(state.step, losses, lr, 2 * self.pairs_per_step, num_tokens)
                 if shares is not None:
-                    self.quiet_terms.observe(shares)
+                    self.negligible_terms.observe(shares)
                     run_log.log_step(state.step, metrics(values, shares, lr))
                     run_log.log_timing(state.step, timing(progress, self.student.device))
                     return_free_memory()
@@ -170,7 +170,7 @@ class Trainer:
         lr = self.optim.learning_rate(self.state.step, self.intervals.total_steps)
         first_batch = self.state.batch
         gradient = self.gradient_in_memory(with_shares=with_shares)
-        self.update(lr, gradient.lazy_parts, finite=gradient.is_finite, first_batch=first_batch)
+        self.update(lr, gradient.sparse_gradients, finite=gradient.is_finite, first_batch=first_batch)
         self.state.step += 1
         return gradient.values, gradient.shares, gradient.num_tokens
 
@@ -178,7 +178,7 @@ class Trainer:
         """Sum the gradients of the step's batches in the weights; those of all processes."""
         num_tokens = 0
         shares: dict[str, float] | None = None
-        lazy_parts: list[tuple[Tensor, Tensor]] = []
+        sparse_gradients: list[tuple[Tensor, Tensor]] = []
         read: list[Tensor | None] = []
         for _ in range(self.optim.accumulation_steps):
             batch = self.next_batch()
@@ -188,12 +188,14 @@ class Trainer:
             if with_shares:
                 shares = self.shares(values, vectors)
             (values.total / self.optim.accumulation_steps).backward()  # type: ignore[no-untyped-call]
-            lazy_parts += self.release_rows()
+            sparse_gradients += self.release_rows()
             num_tokens += batch.num_tokens
         if self.process_group.is_distributed:
-            lazy_parts = average_gradients(self.process_group, self.optimizer, self.embedding.weight, lazy_parts, read)
+            sparse_gradients = average_gradients(
+                self.process_group, self.optimizer, self.embedding.weight, sparse_gradients, read
+            )
         is_bad = self.process_group.any_of([not torch.isfinite(values.total)])[0]
-        return Gradient(values, shares, num_tokens, lazy_parts, not is_bad)
+        return Gradient(values, shares, num_tokens, sparse_gradients, not is_bad)
 
     def gradient_in_memory(self, *, with_shares: bool) -> Gradient:
         """`gradient`, of the same batches once more with less in memory where the device has too little."""
@@ -224,10 +226,12 @@ class Trainer:
         longest = max(map(len, self.data.batch(batch, self.loss.mix).tokens))
         self.state.max_tokens = fewer_tokens(self.max_tokens, longest, "training")
 
-    def update(self, lr: float, lazy_parts: list[tuple[Tensor, Tensor]], *, finite: bool, first_batch: int) -> None:
+    def update(
+        self, lr: float, sparse_gradients: list[tuple[Tensor, Tensor]], *, finite: bool, first_batch: int
+    ) -> None:
         """Clip and apply the gradients, unless loss or gradient is not finite."""
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        merged = merge_rows(lazy_parts) if lazy_parts else None
+        merged = coalesce(sparse_gradients) if sparse_gradients else None
         if merged is not None:
             gradients.append(merged[1])
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -236,8 +240,8 @@ class Trainer:
                 torch._foreach_mul_(gradients, torch.clamp(self.optim.clip_norm / (norm + 1e-6), max=1.0))
             set_learning_rate(self.optimizer, lr)
             self.optimizer.step()
-            if merged is not None and self.lazy_rows is not None:
-                self.lazy_rows.step(*merged, lr * self.optim.embedding_lr_factor)
+            if merged is not None and self.sparse_adamw is not None:
+                self.sparse_adamw.step(*merged, lr * self.optim.embedding_lr_factor)
             self.state.skipped = 0
         else:
             self._skip(first_batch)
@@ -247,35 +251,35 @@ class Trainer:
         """End the batch's table of embedding rows; its rows and gradient where a row-wise optimiser takes them."""
         rows, table = self.embedding.rows_R, self.embedding.table_RH
         self.embedding.release()
-        if self.lazy_rows is None or rows is None or table is None or table.grad is None:
+        if self.sparse_adamw is None or rows is None or table is None or table.grad is None:
             return []
         return [(rows, table.grad)]
 
     def forward(self, batch: Batch) -> tuple[LossValues, PairVectors]:
         """Loss of a batch; all its sentences go through the student together."""
         passes: dict[str, Any] = {"max_tokens": self.max_tokens, "caching": self.caching}
-        wide = self.loss.mix.needs_wide
+        pre_projection = self.loss.mix.needs_pre_projection
         parts = self.process_group.partition([len(row) for row in batch.tokens])
         own = [batch.tokens[i] for i in parts[self.process_group.rank]]
         with autocast(self.student.device, self.precision):
-            found = self.student.forward_tokens(own, **passes, wide=wide)
+            found = self.student.forward_tokens(own, **passes, pre_projection=pre_projection)
         if self.process_group.is_distributed:
             found = gather_rows(found, parts, self.process_group.rank, self.process_group.sum)
-        student_ND, wide_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
-        vectors = self.data.pair_vectors(batch, student_ND, wide_NW if wide else None)
+        student_ND, pre_projection_NW = found[:, : self.student.dimension], found[:, self.student.dimension :]
+        vectors = self.data.pair_vectors(batch, student_ND, pre_projection_NW if pre_projection else None)
         values = self.loss(vectors)
-        if self.masked_language is not None:
+        if self.masked_lm is not None:
             term = self.masked_term(batch, passes)
-            values = values.plus(AUXILIARY, term, self.loss.mix.mlm_weight)
+            values = values.plus(MASKED_LM, term, self.loss.mix.delta)
         return values, vectors
 
     def masked_term(self, batch: Batch, passes: dict[str, Any]) -> Tensor:
         """Loss of the masked language model, over the hidden tokens of the whole batch."""
-        assert self.masked_language is not None
+        assert self.masked_lm is not None
         sentences = batch.tokens[: batch.num_sentences]
         own = self.process_group.partition([len(row) for row in sentences])[self.process_group.rank]
         with autocast(self.student.device, self.precision):
-            term = self.masked_language(self.student, self.embedding, sentences, batch=batch.number, own=own, **passes)
+            term = self.masked_lm(self.student, self.embedding, sentences, batch=batch.number, own=own, **passes)
         return (
             sum_of_all(term, self.process_group.size, self.process_group.sum)
             if self.process_group.is_distributed
@@ -285,28 +289,29 @@ class Trainer:
     def shares(self, values: LossValues, vectors: PairVectors) -> dict[str, float]:
         """Each term's share of the gradient; they sum to 1.
 
-        Terms on vectors are compared by the gradient at the student's vectors. The auxiliary term does not see these:
-        it is compared with all of them together, by the gradient at the student's weights without token embeddings.
+        Terms on vectors are compared by the gradient at the student's vectors. The masked language model does not
+        see these: it is compared with all of them together, by the gradient at the student's weights without token
+        embeddings.
         """
-        auxiliary = values.weighted.get(AUXILIARY)
-        if auxiliary is None:
+        masked_lm = values.weighted.get(MASKED_LM)
+        if masked_lm is None:
             return gradient_shares(values, vectors.student_vectors)
-        weighted = {name: value for name, value in values.weighted.items() if name != AUXILIARY}
+        weighted = {name: value for name, value in values.weighted.items() if name != MASKED_LM}
         total = torch.stack(list(weighted.values())).sum()
         weights = [p for p in self.student.parameters() if p.requires_grad and p is not self.embedding.weight]
         mean = self.process_group.mean if self.process_group.is_distributed else None
-        share = shares_of(gradient_norms({"mix": total, AUXILIARY: auxiliary}, weights, mean))
+        share = shares_of(gradient_norms({"mix": total, MASKED_LM: masked_lm}, weights, mean))
         inside = shares_of(gradient_norms(weighted, vectors.student_vectors))
-        return {**{name: share["mix"] * s for name, s in inside.items()}, AUXILIARY: share[AUXILIARY]}
+        return {**{name: share["mix"] * s for name, s in inside.items()}, MASKED_LM: share[MASKED_LM]}
 
     def gather_rows(self, tokens: list[TokenIds]) -> None:
         """Give the embedding the rows of this batch, padding among them; all where the whole vocabulary is compared."""
-        lazy = self.lazy_rows is not None
-        if self.masked_language is not None:
-            self.embedding.gather_all(lazy=lazy)
+        sparse = self.sparse_adamw is not None
+        if self.masked_lm is not None:
+            self.embedding.gather_all(sparse=sparse)
             return
         rows = np.unique(np.concatenate([*tokens, [self.student.pad_id]])).astype(np.int64)
-        self.embedding.gather(torch.from_numpy(rows).to(self.student.device), lazy=lazy)
+        self.embedding.gather(torch.from_numpy(rows).to(self.student.device), sparse=sparse)
 
     def next_batch(self) -> Batch:
         """The next batch of the fixed order; a function of seed and how many were drawn before."""
@@ -332,9 +337,9 @@ class Trainer:
         tensors = {
             "student": self.student.state_dict(),
             "loss": self.loss.state_dict(),
-            "masked_language": self.masked_language.state_dict() if self.masked_language is not None else {},
+            "masked_lm": self.masked_lm.state_dict() if self.masked_lm is not None else {},
             "optimizer": optimizer_tensors(self.optimizer),
-            "lazy_rows": self.lazy_rows.tensors() if self.lazy_rows is not None else {},
+            "sparse_adamw": self.sparse_adamw.tensors() if self.sparse_adamw is not None else {},
             "random": {**random_state(self.student.device), **others},
         }
         writer.save(self.state.step, {name: group for name, group in tensors.items() if group}, asdict(self.state))
@@ -343,11 +348,11 @@ class Trainer:
         """Continue where `checkpoint` was saved."""
         self.student.load_state_dict(checkpoint.tensors["student"])
         self.loss.load_state_dict(checkpoint.tensors.get("loss", {}))
-        if self.masked_language is not None:
-            self.masked_language.load_state_dict(checkpoint.tensors["masked_language"])
+        if self.masked_lm is not None:
+            self.masked_lm.load_state_dict(checkpoint.tensors["masked_lm"])
         load_optimizer_tensors(self.optimizer, checkpoint.tensors["optimizer"])
-        if self.lazy_rows is not None:
-            self.lazy_rows.load_tensors(checkpoint.tensors["lazy_rows"])
+        if self.sparse_adamw is not None:
+            self.sparse_adamw.load_tensors(checkpoint.tensors["sparse_adamw"])
         self.state = TrainState(**checkpoint.state)
         random = checkpoint.tensors["random"]
         own = from_checkpoint(random, self.process_group.rank)
@@ -361,13 +366,13 @@ class Trainer:
 
     def weights(self) -> list[Tensor]:
         """All tensors that must be equal in processes that train together, in one order."""
-        modules = [self.student, self.loss, *([] if self.masked_language is None else [self.masked_language])]
+        modules = [self.student, self.loss, *([] if self.masked_lm is None else [self.masked_lm])]
         return [tensor for module in modules for tensor in module.state_dict().values()]
 
 
-def row_embedding(student: SentenceEncoder) -> RowEmbedding:
-    """Put a RowEmbedding over the student's token embedding and return it."""
+def use_sparse_embedding(student: SentenceEncoder) -> SparseEmbedding:
+    """Put a SparseEmbedding over the student's token embedding and return it."""
     body: Any = student.body
-    embedding = RowEmbedding(body.get_input_embeddings()).to(student.device)
+    embedding = SparseEmbedding(body.get_input_embeddings()).to(student.device)
     body.set_input_embeddings(embedding)
     return embedding

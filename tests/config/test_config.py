@@ -167,9 +167,9 @@ def test_lealla_is_as_printed() -> None:
         (["loss=ams", "optim.batch_size=1"], "E209 optim.batch_size", "needs negatives"),
         (["loss=simcse"], "E209 student.dropout", "equal without dropout"),
         (["loss=simcse", "student.dropout=0"], "E209 student.dropout", "equal without dropout"),
-        (["loss=ams", "loss.ranking.teacher_negatives=9"], "E209 loss.ranking.teacher_negatives", "against=teacher"),
+        (["loss=ams", "loss.ranking.teacher_negatives=9"], "E209 loss.ranking.teacher_negatives", "candidates=teacher"),
         (["loss.delta=-1"], "E204 loss.delta", ">= 0"),
-        (["loss=laser3", "loss.auxiliary.mask_share=1"], "E204 loss.auxiliary.mask_share", "in (0, 1)"),
+        (["loss=laser3", "loss.masked_lm.mask_share=1"], "E204 loss.masked_lm.mask_share", "in (0, 1)"),
         (["teacher.reduction.dim=0"], "E204 teacher.reduction.dim", ">= 1"),
         (["loss/ranking=triplet", "loss.ranking.margin=0"], "E204 loss.ranking.margin", "> 0"),
         (["evaluation.metric=xnli/mean/accuracy"], "E209 evaluation.metric", "task 'xnli', which this run does not"),
@@ -228,7 +228,7 @@ def test_dimensions_need_a_projection() -> None:
     assert "student.dense_dim=1024, or loss.feature.projection=dense" in problem.remedy
     # Where the ranking meets the teacher's vectors too, a projection of the feature term mends nothing.
     for loss in ("loss=info_nce", "loss=mse_info_nce"):
-        values = [loss, "loss.ranking.against=teacher"]
+        values = [loss, "loss.ranking.candidates=teacher"]
         problem = needs_projection(train_config(*values), 384, 1024)
         assert problem is not None
         assert problem.remedy == "set student.dense_dim=1024, or teacher.reduction.dim=384"

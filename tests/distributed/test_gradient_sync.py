@@ -20,12 +20,12 @@ from mlkd.data.token_store import TokenStore
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.distributed.process_group import ProcessGroup
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
-from mlkd.losses.masked_lm import MaskedLanguageTerm
+from mlkd.losses.masked_lm import MaskedLmTerm
 from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against, NegativePool
 from mlkd.losses.ranking.info_nce import InfoNceRanking
-from mlkd.models.masked_lm import MaskedLanguage
+from mlkd.losses.ranking.negatives import Candidates, NegativePool
+from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder, TextSettings
 from mlkd.models.serialization import load_transformer
@@ -38,7 +38,7 @@ SIZE = 2
 STEPS = 2
 WIDTH = 16
 NEGATIVES = InfoNceRanking(
-    against=Against.both, hard_negatives=2, teacher_negatives=5, teacher_negatives_from=NegativePool.cache
+    candidates=Candidates.both, hard_negatives=2, teacher_negatives=5, teacher_negatives_from=NegativePool.cache
 )
 DENSE = FeatureTerm(distance=FeatureDistance.squared_l2, target=FeatureTarget.own, projection=Projection.dense)
 MIXES = {
@@ -48,13 +48,13 @@ MIXES = {
     "negatives": LossMix(alpha=1.0, beta=1.0, ranking=NEGATIVES),
     "everything": LossMix(alpha=1.0, beta=2.0, gamma=3.0, delta=0.5, temperature=1.0, ranking=NEGATIVES),
     # One hidden token in a batch: one of the processes has none.
-    "one token": LossMix(delta=0.5, auxiliary=MaskedLanguageTerm(mask_share=1e-6)),
+    "one token": LossMix(delta=0.5, masked_lm=MaskedLmTerm(mask_share=1e-6)),
 }
 CASES: dict[str, dict[str, Any]] = {
     **{name: {"mix": name} for name in ("mse", "ams", "projection", "one token")},
-    "lazy": {"mix": "negatives", "lazy_embeddings": True, "accumulation_steps": 2},
-    "not lazy": {"mix": "negatives", "accumulation_steps": 2},
-    "lazy everything": {"mix": "everything", "lazy_embeddings": True},
+    "sparse": {"mix": "negatives", "sparse_embeddings": True, "accumulation_steps": 2},
+    "not sparse": {"mix": "negatives", "accumulation_steps": 2},
+    "sparse everything": {"mix": "everything", "sparse_embeddings": True},
     "cached": {"mix": "everything", "caching": True, "max_tokens": 30},
 }
 
@@ -63,13 +63,13 @@ def trainer(case: str, bert: Path, folder: Path) -> Trainer:
     """A run over 21 pairs in batches of 7, in float64; the pairs of a batch and their negatives are odd in number."""
     settings = dict(CASES[case])
     mix = MIXES[settings.pop("mix")]
-    optim = {name: settings.pop(name) for name in ("lazy_embeddings", "accumulation_steps") if name in settings}
+    optim = {name: settings.pop(name) for name in ("sparse_embeddings", "accumulation_steps") if name in settings}
     body, tokenizer = load_transformer(bert)
     text = TextSettings(max_length=24)
     student = SentenceEncoder(body, tokenizer, pooling=Pooling.mean, text=text).eval().double()
     torch.manual_seed(1)
     sizes = {"num_pieces": body.config.vocab_size, "embedding_dim": WIDTH}
-    masked = MaskedLanguage(mix.auxiliary, student, **sizes, seed=1).double() if mix.delta else None
+    masked = MaskedLm(mix.masked_lm, student, **sizes, seed=1).double() if mix.delta else None
     loss = mix.build(WIDTH, WIDTH).double()
     words = ["kra", "bei", "sta", "plu", "schein", "gor", "fi", "ton"]
     texts = [" ".join(words[(n * k + k) % 8] for k in range(1, 2 + n % 9)) + f" {n}" for n in range(42)]
@@ -90,7 +90,7 @@ def trainer(case: str, bert: Path, folder: Path) -> Trainer:
         Optim(lr=0.01, eps=1e-3, batch_size=7, max_steps=8, clip_norm=0.1, **optim),
         Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
         precision=None,
-        masked_language=masked,
+        masked_lm=masked,
         **{"max_tokens": 100, **settings},
     )
 
@@ -101,13 +101,13 @@ def all_outcomes(bert: Path, folder: Path, process_group: ProcessGroup) -> dict[
     for case in CASES:
         run = trainer(case, bert, folder)
         run.process_group = process_group
-        lazy_parts = run.gradient(with_shares=False).lazy_parts
+        sparse_gradients = run.gradient(with_shares=False).sparse_gradients
         named = {**dict(run.student.named_parameters()), **dict(run.loss.named_parameters())}
-        named |= {} if run.masked_language is None else dict(run.masked_language.named_parameters(prefix="masked"))
+        named |= {} if run.masked_lm is None else dict(run.masked_lm.named_parameters(prefix="masked"))
         found |= {f"{case}|gradient {name}": p.grad.clone() for name, p in named.items() if p.grad is not None}
-        if lazy_parts:
+        if sparse_gradients:
             dense = torch.zeros_like(run.embedding.weight)
-            for rows, gradient in lazy_parts:
+            for rows, gradient in sparse_gradients:
                 dense.index_add_(0, rows, gradient)
             found[f"{case}|gradient rows"] = dense
         run.optimizer.zero_grad(set_to_none=True)
@@ -124,7 +124,7 @@ def all_outcomes(bert: Path, folder: Path, process_group: ProcessGroup) -> dict[
 
 def memory_runs_out(bert: Path, folder: Path, process_group: ProcessGroup) -> dict[str, Tensor]:
     """The second process fails once in its backward pass, both once in the forward pass: all go back together."""
-    run = trainer("lazy", bert, folder)
+    run = trainer("sparse", bert, folder)
     run.process_group = process_group
     forward, calls = run.forward, 0
 
@@ -205,7 +205,7 @@ def test_memory_that_runs_out_in_one_process_sends_all_back(outcomes: list[dict[
     alone, *process_group = outcomes
     for found in process_group:
         # The last of the two batches of a first step: their number is that of the case without lack of memory.
-        torch.testing.assert_close(found["memory"], alone["lazy|step 0"][:1], rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(found["memory"], alone["sparse|step 0"][:1], rtol=1e-8, atol=1e-10)
     assert [int(found["calls"]) for found in process_group] == [6, 6]
 
 

@@ -20,7 +20,7 @@ from mlkd.training.run import train
 from mlkd.training.setup import TrainingSetup, set_up
 
 LOSSES = sorted(path.stem for path in (CONFIG_DIR / "loss").glob("*.yaml"))
-TERMS = {"ranking": "alpha", "feature": "beta", "similarity": "gamma", "auxiliary": "delta"}
+TERMS = {"ranking": "alpha", "feature": "beta", "similarity": "gamma", "masked_lm": "delta"}
 SENTENCES = ["the cat sees the moon", "ein hund malt wasser", "mi tia compra cinco arboles"]
 
 
@@ -63,14 +63,14 @@ def test_layers_are_added_or_take_the_place_of_the_last(toy: Any) -> None:
         return [(d.linear.in_features, d.linear.out_features) for d in student.denses]
 
     student = load_encoder(str(toy.teacher))
-    student.widen(5, replaces_last=False)
+    student.add_pre_projection(5, replaces_last=False)
     assert sizes() == [(16, 5), (5, 16)]
-    student.widen(7, replaces_last=True)
+    student.add_pre_projection(7, replaces_last=True)
     assert sizes() == [(16, 5), (5, 7), (7, 16)]
-    student.widen(9, replaces_last=False)  # after what a pretrained encoder brings
+    student.add_pre_projection(9, replaces_last=False)  # after what a pretrained encoder brings
     assert sizes() == [(16, 5), (5, 7), (7, 16), (16, 9), (9, 16)]
     rows = student.tokenize(SENTENCES)
-    narrow, both = student.forward_tokens(rows, 64), student.forward_tokens(rows, 64, wide=True)
+    narrow, both = student.forward_tokens(rows, 64), student.forward_tokens(rows, 64, pre_projection=True)
     assert both.shape == (3, 16 + 9)
     assert torch.equal(both[:, :16], narrow)
     output = torch.nn.functional.normalize(student.denses[-1](both[:, 16:]), dim=1)
@@ -128,7 +128,7 @@ def test_dropout_passes_need_dropout(toy: Any, tmp_path: Path, read_lines: Calla
     batch = run.trainer.next_batch()
     run.trainer.gather_rows(batch.tokens)
     _, vectors = run.trainer.forward(batch)
-    assert (vectors.student_source_BD - vectors.student_source_again_BD).abs().max() > 1e-4
+    assert (vectors.student_source_BD - vectors.student_source_second_pass_BD).abs().max() > 1e-4
 
 
 def test_a_term_that_moves_nothing_is_warned_of(toy: Any, tmp_path: Path) -> None:

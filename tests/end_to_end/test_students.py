@@ -28,7 +28,7 @@ STUDENTS = {
     "trimmed": ["student=pretrained", "student.model='{teacher}'", "student.trimming.enabled=true"],
     "adapter": ["student=pretrained", "student.model='{teacher}'", "student.adapters.enabled=true"],
     "both": ["student=teacher_copy", "student.trimming.enabled=true", "student.adapters.enabled=true",
-             "student.adapters.rank=2", "optim.lazy_embeddings=true"],
+             "student.adapters.rank=2", "optim.sparse_embeddings=true"],
     "copy": ["student=teacher_copy", "student.pooling=max", "student.dense_dim=16"],
     "from_teacher": ["student=thin_deep", "student.layers=2", "student.hidden=16", "student.heads=2", "student.ffn=32",
                      "student.tokenizer='{teacher}'", "student.from_teacher=true"],
@@ -61,7 +61,7 @@ def test_a_run_ends_in_a_folder_that_loads_anywhere(name: str, toy: Any, tmp_pat
 
 def test_training_moves_the_adapter_and_nothing_else(toy: Any, tmp_path: Path) -> None:
     trainer = build(config_of(toy, tmp_path, *overrides_of("both", toy)))
-    assert trainer.lazy_rows is None  # a frozen embedding has no optimiser, row-wise or other
+    assert trainer.sparse_adamw is None  # a frozen embedding has no optimiser, row-wise or other
     student = trainer.student
     before = {name: p.detach().clone() for name, p in student.named_parameters()}
     in_optimizer = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}

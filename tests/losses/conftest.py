@@ -21,7 +21,7 @@ def random_vectors(
     teacher_negative_ids: Sequence[int] = (),
     dtype: torch.dtype = torch.float64,
 ) -> PairVectors:
-    """A batch; with negatives where their ids are given, always with a second pass and wide vectors."""
+    """A batch, with negatives where their ids are given; always with second dropout pass and pre-projection."""
     generator = torch.Generator().manual_seed(seed)
     sides = [student_dimension, student_dimension, teacher_dimension, teacher_dimension]
 
@@ -29,7 +29,7 @@ def random_vectors(
         return torch.randn(count, dimension, generator=generator, dtype=torch.float64).to(dtype)
 
     student_x, student_y, teacher_x, teacher_y = (draw(num_pairs, d) for d in sides)
-    again, wide_x, wide_y = (
+    again, before_x, before_y = (
         draw(num_pairs, student_dimension),
         draw(num_pairs, teacher_dimension),
         draw(num_pairs, teacher_dimension),
@@ -42,9 +42,9 @@ def random_vectors(
         extra["teacher_negatives_QE"] = draw(len(teacher_negative_ids), teacher_dimension)
         extra["teacher_negative_ids_Q"] = torch.tensor(teacher_negative_ids)
     return PairVectors(
-        student_source_again_BD=again,
-        student_source_wide_BW=wide_x,
-        student_target_wide_BW=wide_y,
+        student_source_second_pass_BD=again,
+        student_source_pre_projection_BW=before_x,
+        student_target_pre_projection_BW=before_y,
         **extra,
         student_source_BD=student_x,
         student_target_BD=student_y,

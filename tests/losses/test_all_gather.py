@@ -13,9 +13,9 @@ from torch import Tensor
 from mlkd.losses.all_gather import SumOverRanks, gather_rows, sum_of_all
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
 from mlkd.losses.mix import LossMix, MixLoss
-from mlkd.losses.pair_vectors import NOBODY, PairVectors
-from mlkd.losses.ranking.base import Against
+from mlkd.losses.pair_vectors import PADDING_ID, PairVectors
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates
 
 PAIRS, NEGATIVES = 5, 3
 # Unequal parts, in no order; every rank holds sources, targets and negatives of others' pairs.
@@ -46,11 +46,17 @@ class Threads:
 
 def the_loss() -> MixLoss:
     """Every kind of term: in-batch, mined and further negatives, a projection, the whole cosine matrix."""
-    ranking = InfoNceRanking(scale=4.0, against=Against.both, hard_negatives=1, teacher_negatives=2)
+    ranking = InfoNceRanking(scale=4.0, candidates=Candidates.both, hard_negatives=1, teacher_negatives=2)
     feature = FeatureTerm(distance=FeatureDistance.squared_l2, target=FeatureTarget.own, projection=Projection.dense)
     mix = LossMix(alpha=1.0, beta=0.5, gamma=3.0, temperature=1.0, ranking=ranking, feature=feature)
     torch.manual_seed(3)
     return mix.build(4, 4).double()
+
+
+def projection_of(loss: MixLoss) -> Tensor:
+    """The weight of its one dense layer."""
+    weight, _ = loss.parameters()
+    return weight
 
 
 def texts() -> Tensor:
@@ -71,7 +77,7 @@ def total(loss: MixLoss, student_ND: Tensor) -> Tensor:
         student_negatives_KD=negatives,
         student_negative_ids_K=torch.tensor([0, 9, 2]),
         teacher_negatives_QE=teacher[2],
-        teacher_negative_ids_Q=torch.tensor([5, 1, 8, NOBODY]),
+        teacher_negative_ids_Q=torch.tensor([5, 1, 8, PADDING_ID]),
     )
     value: Tensor = loss(vectors).total
     return value
@@ -81,23 +87,24 @@ def test_the_mean_of_gradients_is_that_of_the_big_batch() -> None:
     whole_loss, whole = the_loss(), texts().requires_grad_()
     expected = total(whole_loss, whole)
     expected.backward()
-    assert whole_loss.projection is not None and whole.grad is not None
+    whole_projection = projection_of(whole_loss)
+    assert whole.grad is not None
     losses = [the_loss() for _ in range(SIZE)]  # before the threads, which share torch's random numbers
 
     def work(rank: int, add: SumOverRanks) -> dict[str, Tensor]:
         own = texts()[DEALT[rank]].requires_grad_()
         value = total(losses[rank], gather_rows(own, DEALT, rank, add))
         value.backward()
-        projection = losses[rank].projection
-        assert own.grad is not None and projection is not None and projection.weight.grad is not None
-        return {"total": value.detach(), "own": own.grad, "projection": projection.weight.grad}
+        projection = projection_of(losses[rank])
+        assert own.grad is not None and projection.grad is not None
+        return {"total": value.detach(), "own": own.grad, "projection": projection.grad}
 
     found = Threads().run(work)
     for rank, one in enumerate(found):
         assert torch.equal(one["total"], expected.detach())
         torch.testing.assert_close(one["own"] / SIZE, whole.grad[DEALT[rank]], rtol=1e-12, atol=1e-14)
     projection = torch.stack([one["projection"] for one in found]).mean(dim=0)
-    torch.testing.assert_close(projection, whole_loss.projection.weight.grad, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(projection, whole_projection.grad, rtol=1e-12, atol=1e-14)
 
 
 def test_gathered_rows_are_the_same_bits_in_their_order() -> None:

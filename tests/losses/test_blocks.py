@@ -13,8 +13,8 @@ from mlkd.losses.mix import LossMix, gradient_shares
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking import base as negatives
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 from mlkd.losses.similarity_matrices import in_row_blocks
@@ -22,8 +22,8 @@ from mlkd.losses.similarity_matrices import in_row_blocks
 RANKINGS = [
     AmsRanking(scale=3.0),
     AmsRanking(scale=3.0, mask_same_source=True, hard_negatives=1),
-    InfoNceRanking(against=Against.both, hard_negatives=1, teacher_negatives=2),
-    InfoNceRanking(against=Against.dropout),
+    InfoNceRanking(candidates=Candidates.both, hard_negatives=1, teacher_negatives=2),
+    InfoNceRanking(candidates=Candidates.dropout),
     TripletRanking(margin=0.7, hard_negatives=1),
     TripletRanking(margin=0.7, measure=TripletMeasure.euclidean, hardest=True),
 ]

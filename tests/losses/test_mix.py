@@ -11,12 +11,13 @@ import torch
 
 from mlkd.errors import MlkdError
 from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Projection
-from mlkd.losses.masked_lm import MaskedLanguageTerm
+from mlkd.losses.masked_lm import MaskedLmTerm
 from mlkd.losses.mix import LossMix, LossValues, gradient_shares
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against, NegativePool, RankingTerm
+from mlkd.losses.ranking.base import RankingTerm
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates, NegativePool
 from mlkd.losses.similarity import SimilarityTerm
 
 MakeVectors = Callable[..., PairVectors]
@@ -29,8 +30,7 @@ def test_leallas_mix_with_its_projection(vectors: MakeVectors) -> None:
     loss = mix.build(3, 5).double()
     values = loss(v)
 
-    assert loss.projection is not None
-    weight, bias = loss.projection.weight.tolist(), loss.projection.bias.tolist()
+    weight, bias = (parameter.tolist() for parameter in loss.parameters())  # of the projection
     feature = 0.0
     assert v.teacher_target_BE is not None
     for student, teacher in (
@@ -64,7 +64,7 @@ def test_the_default_is_mse_distillation(vectors: MakeVectors) -> None:
 
 @pytest.mark.parametrize("name", ["ranking", "feature", "similarity"])
 def test_a_term_of_weight_0_is_not_computed(vectors: MakeVectors, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def forbidden(*_: object) -> torch.Tensor:
+    def forbidden(*_: object, **__: object) -> torch.Tensor:
         raise AssertionError("computed in spite of weight 0")
 
     monkeypatch.setattr(FeatureTerm, "__call__", forbidden)
@@ -83,8 +83,10 @@ def test_a_term_of_weight_0_is_not_computed(vectors: MakeVectors, monkeypatch: p
 
 
 def test_a_projection_is_built_only_where_the_feature_term_uses_it() -> None:
-    assert LossMix(feature=LEALLA_FEATURE).build(3, 5).projection is not None
-    assert LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=LEALLA_FEATURE).build(3, 5).projection is None
+    projected = LossMix(feature=LEALLA_FEATURE).build(3, 5)
+    assert [tuple(parameter.shape) for parameter in projected.parameters()] == [(5, 3), (5,)]
+    unused = LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=LEALLA_FEATURE).build(3, 5)
+    assert list(unused.parameters()) == []
     assert list(LossMix().build(3, 5).parameters()) == []
 
 
@@ -99,8 +101,8 @@ def test_a_projection_is_built_only_where_the_feature_term_uses_it() -> None:
             False,
             True,
         ),
-        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(against=Against.student)), False, False),
-        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(against=Against.both)), False, True),
+        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(candidates=Candidates.student)), False, False),
+        (LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(candidates=Candidates.both)), False, True),
         (LossMix(alpha=0.0, gamma=1.0, beta=0.0, ranking=InfoNceRanking()), True, False),
         (LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking()), False, False),
         (LossMix(alpha=1.0, beta=1.0, ranking=InfoNceRanking(), feature=LEALLA_FEATURE), True, True),
@@ -120,20 +122,24 @@ def test_distillation_first_compares_the_layer_before_the_last(vectors: MakeVect
     loss = mix.build(3, 5)
     assert list(loss.parameters()) == []  # the layer is the student's own
     values = loss(v)
-    sides = ((v.student_source_wide_BW, v.teacher_source_BE), (v.student_target_wide_BW, v.teacher_target_BE))
+    sides = (
+        (v.student_source_pre_projection_BW, v.teacher_source_BE),
+        (v.student_target_pre_projection_BW, v.teacher_target_BE),
+    )
     expected = sum(
-        math.fsum((a - b) ** 2 for s, t in zip(wide, own, strict=True) for a, b in zip(s, t, strict=True)) / len(wide)
-        for wide, own in ((wide.tolist(), own.tolist()) for wide, own in sides)
+        math.fsum((a - b) ** 2 for s, t in zip(before, own, strict=True) for a, b in zip(s, t, strict=True))
+        / len(before)
+        for before, own in ((before.tolist(), own.tolist()) for before, own in sides)
     )
     assert values.raw["feature"].item() == pytest.approx(expected, rel=1e-12)
     assert values.raw["ranking"].item() == pytest.approx(float(AmsRanking(scale=2.0)(v)), rel=1e-12)
-    assert (mix.needs_wide, mix.compares_dimensions, mix.reduces_teacher) == (True, False, False)
+    assert (mix.needs_pre_projection, mix.compares_dimensions, mix.reduces_teacher) == (True, False, False)
 
 
 def test_a_synchronized_teacher_meets_the_student_directly() -> None:
     feature = dataclasses.replace(LEALLA_FEATURE, projection=Projection.synchronized)
     mix = LossMix(feature=feature)
-    assert (mix.needs_wide, mix.compares_dimensions, mix.reduces_teacher) == (False, True, True)
+    assert (mix.needs_pre_projection, mix.compares_dimensions, mix.reduces_teacher) == (False, True, True)
     assert list(mix.build(4, 4).parameters()) == []
     assert not LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(), feature=feature).reduces_teacher
 
@@ -144,9 +150,9 @@ def test_a_synchronized_teacher_meets_the_student_directly() -> None:
         # second pass, mined a pair, as student vectors, as teacher vectors, further teacher vectors
         (AmsRanking(), (False, 0, True, False, 0)),
         (InfoNceRanking(), (False, 0, False, True, 0)),
-        (InfoNceRanking(against=Against.dropout), (True, 0, True, False, 0)),
+        (InfoNceRanking(candidates=Candidates.dropout), (True, 0, True, False, 0)),
         (AmsRanking(hard_negatives=2), (False, 2, True, False, 0)),
-        (InfoNceRanking(against=Against.both, hard_negatives=1), (False, 1, True, True, 0)),
+        (InfoNceRanking(candidates=Candidates.both, hard_negatives=1), (False, 1, True, True, 0)),
         (InfoNceRanking(teacher_negatives=64), (False, 0, False, True, 64)),
         (InfoNceRanking(teacher_negatives=64, teacher_negatives_from=NegativePool.cache), (False, 0, False, True, 64)),
     ],
@@ -154,32 +160,32 @@ def test_a_synchronized_teacher_meets_the_student_directly() -> None:
 def test_what_a_ranking_asks_of_the_loop(ranking: RankingTerm, expected: tuple[object, ...]) -> None:
     def asked(mix: LossMix) -> tuple[object, ...]:
         return (
-            mix.needs_second_pass,
+            mix.needs_second_dropout_pass,
             mix.num_hard_negatives,
-            mix.ranks_against_student,
-            mix.ranks_against_teacher,
+            mix.has_student_candidates,
+            mix.has_teacher_candidates,
             mix.num_teacher_negatives,
         )
 
     mix = LossMix(alpha=1.0, ranking=ranking)
     assert asked(mix) == expected
-    assert mix.teacher_negatives_from is ranking.teacher_negatives_from
+    assert mix.negative_pool is ranking.teacher_negatives_from
     assert asked(LossMix(alpha=0.0, ranking=ranking)) == (False, 0, False, False, 0)  # without weight, nothing
 
 
 def test_one_more_term(vectors: MakeVectors) -> None:
     values = LossMix().build(4, 4)(vectors())
-    more = values.plus("auxiliary", torch.tensor(3.0, dtype=torch.float64), 0.5)
+    more = values.plus("masked_lm", torch.tensor(3.0, dtype=torch.float64), 0.5)
     assert more.total.item() == pytest.approx(values.total.item() + 1.5, rel=1e-12)
-    assert (more.raw["auxiliary"].item(), more.weighted["auxiliary"].item()) == (3.0, 1.5)
-    assert list(more.raw) == ["feature", "auxiliary"]
+    assert (more.raw["masked_lm"].item(), more.weighted["masked_lm"].item()) == (3.0, 1.5)
+    assert list(more.raw) == ["feature", "masked_lm"]
     assert list(values.raw) == ["feature"]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, math.nan])
 def test_the_share_of_masked_tokens(share: float) -> None:
     with pytest.raises(MlkdError) as caught:
-        MaskedLanguageTerm(mask_share=share)
+        MaskedLmTerm(mask_share=share)
     assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "mask_share")]
 
 

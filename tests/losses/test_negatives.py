@@ -1,4 +1,4 @@
-"""What is ranked against what: further negatives, dropout passes and triplets, each by loops over its equation."""
+"""What is ranked among which candidates: negatives, dropout passes and triplets, each by loops over its equation."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from mlkd.errors import MlkdError
-from mlkd.losses.pair_vectors import NOBODY, PairVectors
+from mlkd.losses.pair_vectors import PADDING_ID, PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against, RankingTerm
+from mlkd.losses.ranking.base import RankingTerm
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 
 MakeVectors = Callable[..., PairVectors]
 Measure = Callable[[list[float], list[float]], float]
 IDS = [0, 1, 0, 2, 1]
-NEGATIVE_IDS = [1, 7, NOBODY]  # the first shares the source of pairs 1 and 4, the last is a filler row
+NEGATIVE_IDS = [1, 7, PADDING_ID]  # the first shares the source of pairs 1 and 4, the last is a filler row
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -34,10 +35,10 @@ def minus_distance(a: list[float], b: list[float]) -> float:
 def entries(
     rows: Tensor, columns: Tensor, negatives: tuple[Tensor, list[int]] | None, *, mask: bool, measure: Measure = cosine
 ) -> list[tuple[float, list[float]]]:
-    """Per row: the similarity to its partner, and those to its negatives."""
+    """Per row: the similarity to its positive, and those to its negatives."""
     found = []
     for i, row in enumerate(rows.tolist()):
-        partner = measure(row, columns.tolist()[i])
+        positive = measure(row, columns.tolist()[i])
         others = [
             measure(row, column)
             for j, column in enumerate(columns.tolist())
@@ -48,17 +49,17 @@ def entries(
             others += [
                 measure(row, negative)
                 for negative, number in zip(vectors.tolist(), ids, strict=True)
-                if number not in (IDS[i], NOBODY)
+                if number not in (IDS[i], PADDING_ID)
             ]
-        found.append((partner, others))
+        found.append((positive, others))
     return found
 
 
 def cross_entropy(found: list[tuple[float, list[float]]], scale: float, margin: float = 0.0) -> float:
     losses = []
-    for partner, others in found:
-        positive = scale * (partner - margin)
-        losses.append(math.log(math.exp(positive) + math.fsum(math.exp(scale * o) for o in others)) - positive)
+    for positive, others in found:
+        logit = scale * (positive - margin)
+        losses.append(math.log(math.exp(logit) + math.fsum(math.exp(scale * o) for o in others)) - logit)
     return math.fsum(losses) / len(losses)
 
 
@@ -91,8 +92,8 @@ def test_info_nce_with_further_teacher_vectors(vectors: MakeVectors, mask: bool)
 def test_ranking_against_both_uses_each_sides_own_negatives(vectors: MakeVectors) -> None:
     v, _, _ = the_batch(vectors)
     both, teacher, student = (
-        float(InfoNceRanking(scale=7.0, against=a, hard_negatives=1)(v))
-        for a in (Against.both, Against.teacher, Against.student)
+        float(InfoNceRanking(scale=7.0, candidates=a, hard_negatives=1)(v))
+        for a in (Candidates.both, Candidates.teacher, Candidates.student)
     )
     assert both == pytest.approx(teacher + student, rel=1e-12)
 
@@ -101,15 +102,15 @@ def test_ams_against_the_teacher(vectors: MakeVectors) -> None:
     v = vectors(source_ids=IDS)
     sides = (v.student_source_BD, v.student_target_BD)
     expected = sum(cross_entropy(entries(s, v.teacher_source_BE, None, mask=True), 5.0, 0.3) for s in sides)
-    term = AmsRanking(scale=5.0, against=Against.teacher, mask_same_source=True)
+    term = AmsRanking(scale=5.0, candidates=Candidates.teacher, mask_same_source=True)
     assert float(term(v)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_simcse_ranks_two_dropout_passes_in_one_direction(vectors: MakeVectors) -> None:
     v = vectors(source_ids=IDS)
-    assert v.student_source_again_BD is not None
-    expected = cross_entropy(entries(v.student_source_BD, v.student_source_again_BD, None, mask=True), 20.0)
-    assert float(InfoNceRanking(against=Against.dropout)(v)) == pytest.approx(expected, rel=1e-12)
+    assert v.student_source_second_pass_BD is not None
+    expected = cross_entropy(entries(v.student_source_BD, v.student_source_second_pass_BD, None, mask=True), 20.0)
+    assert float(InfoNceRanking(candidates=Candidates.dropout)(v)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("measure", list(TripletMeasure))
@@ -123,8 +124,8 @@ def test_triplets(vectors: MakeVectors, measure: TripletMeasure, hardest: bool) 
         (v.student_target_BD, v.student_source_BD),
     ):
         losses = []
-        for partner, others in entries(rows, columns, mined, mask=True, measure=by_hand):
-            hinges = [max(0.0, other - partner + 0.7) for other in others]
+        for positive, others in entries(rows, columns, mined, mask=True, measure=by_hand):
+            hinges = [max(0.0, other - positive + 0.7) for other in others]
             losses.append(max(hinges) if hardest else math.fsum(hinges) / len(hinges))
         directions.append(math.fsum(losses) / len(losses))
     term = TripletRanking(measure=measure, margin=0.7, hardest=hardest, hard_negatives=1)
@@ -161,7 +162,7 @@ def test_a_row_without_negatives_has_no_triplet_loss(vectors: MakeVectors) -> No
         (lambda: InfoNceRanking(hard_negatives=-1), "hard_negatives", "E204"),
         (lambda: AmsRanking(teacher_negatives=-1), "teacher_negatives", "E204"),
         (lambda: AmsRanking(teacher_negatives=5), "teacher_negatives", "E209"),
-        (lambda: InfoNceRanking(teacher_negatives=5, against=Against.dropout), "teacher_negatives", "E209"),
+        (lambda: InfoNceRanking(teacher_negatives=5, candidates=Candidates.dropout), "teacher_negatives", "E209"),
         (lambda: TripletRanking(margin=0.0), "margin", "E204"),
         (lambda: TripletRanking(margin=math.nan), "margin", "E204"),
     ],

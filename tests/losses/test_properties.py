@@ -15,8 +15,8 @@ from mlkd.losses.feature import FeatureDistance, FeatureTarget, FeatureTerm, Pro
 from mlkd.losses.mix import LossMix
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.ranking.triplet import TripletMeasure, TripletRanking
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 
@@ -27,14 +27,14 @@ MIXES = {
     "similarity": LossMix(beta=0.0, gamma=1.0, temperature=0.5),
     "ams": LossMix(alpha=1.0, beta=0.0, ranking=AmsRanking(scale=3.0)),
     "info_nce_teacher": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0)),
-    "info_nce_both": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.both)),
-    "info_nce_student": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.student)),
+    "info_nce_both": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, candidates=Candidates.both)),
+    "info_nce_student": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, candidates=Candidates.student)),
     "info_nce_negatives": LossMix(
         alpha=1.0,
         beta=0.0,
-        ranking=InfoNceRanking(scale=3.0, against=Against.both, hard_negatives=1, teacher_negatives=2),
+        ranking=InfoNceRanking(scale=3.0, candidates=Candidates.both, hard_negatives=1, teacher_negatives=2),
     ),
-    "simcse": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, against=Against.dropout)),
+    "simcse": LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(scale=3.0, candidates=Candidates.dropout)),
     "triplet": LossMix(alpha=1.0, beta=0.0, ranking=TripletRanking(margin=0.6)),
     "triplet_euclidean": LossMix(
         alpha=1.0, beta=0.0, ranking=TripletRanking(margin=0.6, measure=TripletMeasure.euclidean)
@@ -52,9 +52,9 @@ PAIRS = (
     "teacher_source_BE",
     "teacher_target_BE",
     "source_ids_B",
-    "student_source_again_BD",
-    "student_source_wide_BW",
-    "student_target_wide_BW",
+    "student_source_second_pass_BD",
+    "student_source_pre_projection_BW",
+    "student_target_pre_projection_BW",
 )
 NEGATIVES = ("student_negatives_KD", "student_negative_ids_K", "teacher_negatives_QE", "teacher_negative_ids_Q")
 
@@ -68,9 +68,9 @@ def batches(draw: st.DrawFn) -> PairVectors:
     negatives = [torch.randn(3, dimension, generator=generator, dtype=torch.float64) for _ in range(2)]
     negative_ids = torch.tensor(draw(st.lists(st.integers(-1, 5), min_size=3, max_size=3)))
     return PairVectors(
-        student_source_again_BD=sides[4],
-        student_source_wide_BW=sides[5],
-        student_target_wide_BW=sides[6],
+        student_source_second_pass_BD=sides[4],
+        student_source_pre_projection_BW=sides[5],
+        student_target_pre_projection_BW=sides[6],
         student_negatives_KD=negatives[0],
         student_negative_ids_K=negative_ids,
         teacher_negatives_QE=negatives[1],

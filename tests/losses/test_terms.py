@@ -14,8 +14,8 @@ from mlkd.errors import MlkdError
 from mlkd.losses.feature import FeatureDistance, FeatureSides, FeatureTarget, FeatureTerm
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates, same_source_mask
 from mlkd.losses.similarity import SimilarityDistance, SimilarityTerm
 
 Rows = list[list[float]]
@@ -212,15 +212,15 @@ def test_info_nce_against_the_student(vectors: MakeVectors, mask: bool) -> None:
     shared = ids if mask else None
     forward = loop_cross_entropy([[7.0 * cosine(a, b) for b in y] for a in x], shared)
     backward = loop_cross_entropy([[7.0 * cosine(a, b) for a in x] for b in y], shared)
-    term = InfoNceRanking(scale=7.0, against=Against.student, mask_same_source=mask)
+    term = InfoNceRanking(scale=7.0, candidates=Candidates.student, mask_same_source=mask)
     assert float(term(v)) == pytest.approx((forward + backward) / 2, rel=1e-12)
 
 
 def test_info_nce_against_both_is_the_sum_of_the_two(vectors: MakeVectors) -> None:
     v = vectors(source_ids=[0, 1, 0, 2, 1])
     teacher, student, both = (
-        float(InfoNceRanking(scale=7.0, against=against)(v))
-        for against in (Against.teacher, Against.student, Against.both)
+        float(InfoNceRanking(scale=7.0, candidates=candidates)(v))
+        for candidates in (Candidates.teacher, Candidates.student, Candidates.both)
     )
     assert both == pytest.approx(teacher + student, rel=1e-12)
 
@@ -232,7 +232,7 @@ def test_a_batch_of_one_source_text_has_no_negatives(vectors: MakeVectors) -> No
 
 
 def test_same_source_leaves_out_the_diagonal(vectors: MakeVectors) -> None:
-    same = vectors(num_pairs=3, source_ids=[5, 6, 5]).same_source()
+    same = same_source_mask(vectors(num_pairs=3, source_ids=[5, 6, 5]).source_ids_B)
     assert same.tolist() == [[False, False, True], [False, False, False], [True, False, False]]
 
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 import mlkd.models.masked_lm as module
 from mlkd.errors import MlkdError
-from mlkd.losses.masked_lm import MaskedLanguageTerm
-from mlkd.models.masked_lm import MaskedLanguage
+from mlkd.losses.masked_lm import MaskedLmTerm
+from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.sentence_encoder import SentenceEncoder, TokenIds
-from mlkd.training.trainer import row_embedding
+from mlkd.training.trainer import use_sparse_embedding
 
 NUM_PIECES = 200  # more than the tiny BERT has: masking alone is tested with them
 
@@ -30,13 +30,11 @@ class Tokenizer:
         self.mask_token_id = mask_token_id
 
 
-def masker(share: float = 0.15, seed: int = 1, mask_token_id: int | None = 4) -> MaskedLanguage:
+def masker(share: float = 0.15, seed: int = 1, mask_token_id: int | None = 4) -> MaskedLm:
     student: Any = type("Student", (), {})()
     student.tokenizer = Tokenizer(mask_token_id)
     student.body = type("Body", (), {"config": type("Config", (), {"hidden_size": 6})})
-    return MaskedLanguage(
-        MaskedLanguageTerm(mask_share=share), student, num_pieces=NUM_PIECES, embedding_dim=5, seed=seed
-    )
+    return MaskedLm(MaskedLmTerm(mask_share=share), student, num_pieces=NUM_PIECES, embedding_dim=5, seed=seed)
 
 
 def rows_of(count: int, *, length: int = 12) -> list[TokenIds]:
@@ -87,7 +85,7 @@ def test_a_tokenizer_without_a_mask_token_is_refused() -> None:
         masker(mask_token_id=None)
 
 
-@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("caching", [False, True])
 @pytest.mark.parametrize("logits", [2**24, 300])
 def test_cross_entropy_and_gradient_of_the_whole_vocabulary(
@@ -95,24 +93,24 @@ def test_cross_entropy_and_gradient_of_the_whole_vocabulary(
     sentences: list[str],
     monkeypatch: pytest.MonkeyPatch,
     *,
-    lazy: bool,
+    sparse: bool,
     caching: bool,
     logits: int,
 ) -> None:
-    """Against a reference in one pass over the padded batch, with the embedding matrix as the last layer."""
+    """Candidates a reference in one pass over the padded batch, with the embedding matrix as the last layer."""
     monkeypatch.setattr(module, "LOGITS_AT_ONCE", logits)
     student = make_encoder().double()
     plain = copy.deepcopy(student)
-    embedding = row_embedding(student)
+    embedding = use_sparse_embedding(student)
     torch.manual_seed(0)
     sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
-    masked_language = MaskedLanguage(MaskedLanguageTerm(), student, **sizes, seed=1).double()
+    masked_lm = MaskedLm(MaskedLmTerm(), student, **sizes, seed=1).double()
     rows = student.tokenize(sentences)
-    embedding.gather_all(lazy=lazy)
-    loss = masked_language(student, embedding, rows, batch=3, max_tokens=90, caching=caching)
+    embedding.gather_all(sparse=sparse)
+    loss = masked_lm(student, embedding, rows, batch=3, max_tokens=90, caching=caching)
     loss.backward()
 
-    found = masked_language.mask(rows, batch=3)
+    found = masked_lm.mask(rows, batch=3)
     ids = torch.full((len(rows), max(map(len, rows))), student.pad_id)
     labels = torch.full_like(ids, -100)
     for i, (row, places, label) in enumerate(zip(found.rows, found.places, found.labels, strict=True)):
@@ -121,7 +119,7 @@ def test_cross_entropy_and_gradient_of_the_whole_vocabulary(
     mask = torch.tensor([[n < len(row) for n in range(ids.shape[1])] for row in rows]).long()
     body: Any = plain.body
     weight = body.get_input_embeddings().weight
-    head = copy.deepcopy(masked_language)  # its own gradients are compared below
+    head = copy.deepcopy(masked_lm)  # its own gradients are compared below
     head.zero_grad()
     states = head.norm(F.gelu(head.dense(body(input_ids=ids, attention_mask=mask)[0])))
     expected = F.cross_entropy((states @ weight.T + head.bias_V).flatten(0, 1), labels.flatten())
@@ -135,5 +133,5 @@ def test_cross_entropy_and_gradient_of_the_whole_vocabulary(
     for name, parameter in student.named_parameters():
         if "word_embeddings" not in name and parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, expected_gradients[name].grad, rtol=1e-9, atol=1e-12, msg=name)
-    for name, parameter in masked_language.named_parameters():
+    for name, parameter in masked_lm.named_parameters():
         torch.testing.assert_close(parameter.grad, dict(head.named_parameters())[name].grad, rtol=1e-9, atol=1e-12)

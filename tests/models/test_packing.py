@@ -16,7 +16,7 @@ from torch import Tensor
 from mlkd.models import sentence_encoder
 from mlkd.models.adapters import Adapters, has_adapter
 from mlkd.models.hidden_states import UpToLayer
-from mlkd.models.packing import Pass, fill_rows, first_position, pack, plan_passes
+from mlkd.models.packing import ForwardPass, fill_rows, first_position_id, pack, plan_forward_passes
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder, TextSettings, autocast
 
@@ -71,9 +71,11 @@ def packed_calls(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> l
     calls: list[bool] = []
     forward = SentenceEncoder.forward
 
-    def watched(self: SentenceEncoder, ids: Tensor, mask: Tensor, wide: bool = False, packing: Any = None) -> Tensor:
+    def watched(
+        self: SentenceEncoder, ids: Tensor, mask: Tensor, pre_projection: bool = False, packing: Any = None
+    ) -> Tensor:
         calls.append(packing is not None)
-        return forward(self, ids, mask, wide, packing)
+        return forward(self, ids, mask, pre_projection, packing)
 
     monkeypatch.setattr(SentenceEncoder, "forward", watched)
     return calls
@@ -84,7 +86,7 @@ def packed_calls(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> l
 def test_passes_hold_every_sentence_once_within_the_budget(
     lengths: list[int], max_tokens: int, hidden: int | None
 ) -> None:
-    passes = plan_passes(lengths, max_tokens, hidden)
+    passes = plan_forward_passes(lengths, max_tokens, hidden)
     assert sorted(i for planned in passes for i in planned.order) == list(range(len(lengths)))
     for planned in passes:
         assert all(row and sum(lengths[i] for i in row) <= planned.width for row in planned.rows)
@@ -98,7 +100,7 @@ def test_passes_hold_every_sentence_once_within_the_budget(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=200))
 def test_packing_is_chosen_where_it_costs_less(lengths: list[int]) -> None:
-    packed, padded = plan_passes(lengths, 512, 128), plan_passes(lengths, 512, None)
+    packed, padded = plan_forward_passes(lengths, 512, 128), plan_forward_passes(lengths, 512, None)
     costs = [sum(planned.cost(128) for planned in passes) for passes in (packed, padded)]
     if any(planned.is_packed for planned in packed):
         assert costs[0] < 0.95 * costs[1]
@@ -107,34 +109,34 @@ def test_packing_is_chosen_where_it_costs_less(lengths: list[int]) -> None:
 
 
 def test_sentences_of_one_length_are_not_packed() -> None:
-    assert plan_passes([12] * 100, 600, 128) == plan_passes([12] * 100, 600, None)
+    assert plan_forward_passes([12] * 100, 600, 128) == plan_forward_passes([12] * 100, 600, None)
 
 
 def test_hardly_a_position_is_padding() -> None:
     lengths = np.random.default_rng(0).integers(5, 25, size=128).tolist()
-    passes = plan_passes(lengths, 2048, 128)
+    passes = plan_forward_passes(lengths, 2048, 128)
     assert sum(lengths) / sum(len(planned.rows) * planned.width for planned in passes) > 0.95
 
 
 def test_cost_by_hand() -> None:
-    assert Pass([[0], [1, 2]], 8).cost(4) == 2 * 8 * 1.5
+    assert ForwardPass([[0], [1, 2]], 8).cost(4) == 2 * 8 * 1.5
 
 
 def test_best_fit_by_hand() -> None:
-    stock = [0, 1, 1, 2, 0, 1]  # 5, 3, 3, 2, 1
-    assert fill_rows(stock, width=6, max_rows=9) == [[5, 1], [3, 3], [2]]
-    assert fill_rows(stock, width=6, max_rows=1) == [[5, 1]]
-    assert fill_rows(stock, width=14, max_rows=1) == [[5, 3, 3, 2, 1]]
+    histogram = [0, 1, 1, 2, 0, 1]  # 5, 3, 3, 2, 1
+    assert fill_rows(histogram, width=6, max_rows=9) == [[5, 1], [3, 3], [2]]
+    assert fill_rows(histogram, width=6, max_rows=1) == [[5, 1]]
+    assert fill_rows(histogram, width=14, max_rows=1) == [[5, 3, 3, 2, 1]]
 
 
 def test_layout_by_hand() -> None:
     rows = [np.array(r, np.int32) for r in ([7, 8], [5], [9, 10, 11])]
-    ids, mask, packing = pack(rows, Pass([[2, 1], [0]], 5), pad_id=0, first=2)
+    ids, mask, packing = pack(rows, ForwardPass([[2, 1], [0]], 5), pad_id=0, first=2)
     assert ids.tolist() == [[9, 10, 11, 5, 0], [7, 8, 0, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
     assert packing.position_ids_RW.tolist() == [[2, 3, 4, 2, 2], [2, 3, 2, 2, 2]]
-    assert packing.sentences_RW.tolist() == [[0, 0, 0, 1, -1], [2, 2, -1, -1, -1]]
-    assert packing.places_NL.tolist() == [[0, 1, 2], [3, 0, 0], [5, 6, 0]]
+    assert packing.sentence_ids_RW.tolist() == [[0, 0, 0, 1, -1], [2, 2, -1, -1, -1]]
+    assert packing.token_positions_NL.tolist() == [[0, 1, 2], [3, 0, 0], [5, 6, 0]]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -179,18 +181,18 @@ def test_bf16_is_as_near_to_fp32_as_padded_bf16_is(kind: str) -> None:
 
 def test_a_kind_that_cannot_be_packed_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     body = build_body("Bert")
-    assert first_position(body, PAD) == 0
-    assert first_position(build_body("XLMRoberta"), PAD) == first_position(build_body("MPNet"), PAD) == PAD + 1
-    assert first_position(build_body("XLMRoberta"), 0) is None  # its positions would depend on which tokens are 1
-    assert first_position(UpToLayer(body, 1), PAD) is None
+    assert first_position_id(body, PAD) == 0
+    assert first_position_id(build_body("XLMRoberta"), PAD) == first_position_id(build_body("MPNet"), PAD) == PAD + 1
+    assert first_position_id(build_body("XLMRoberta"), 0) is None  # its positions would depend on which tokens are 1
+    assert first_position_id(UpToLayer(body, 1), PAD) is None
     monkeypatch.setattr(type(body), "__module__", "transformers_modules.some_model.modeling")
-    assert first_position(body, PAD) is None
+    assert first_position_id(body, PAD) is None
     calls, rows = packed_calls(build_encoder(body), monkeypatch), token_rows(LENGTHS)
     found = build_encoder(body).eval().forward_tokens(rows, 600)
     assert calls == [False]
     torch.testing.assert_close(found, one_by_one(build_encoder(body).eval(), rows), rtol=0, atol=1e-5)
     body.config.model_type = "modernbert"
-    assert first_position(body, PAD) is None
+    assert first_position_id(body, PAD) is None
 
 
 def test_a_sentence_of_no_tokens_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +238,12 @@ def test_a_student_steps_alike_packed_and_padded(
         encoder = make_encoder(normalize=True).eval()  # no dropout, whose draws would differ
         optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
         rows = encoder.tokenize(sentences)
-        plan = plan_passes if packed else (lambda lengths, max_tokens, _: plan_passes(lengths, max_tokens, None))
-        monkeypatch.setattr(sentence_encoder, "plan_passes", plan)
+        plan = (
+            plan_forward_passes
+            if packed
+            else (lambda lengths, max_tokens, _: plan_forward_passes(lengths, max_tokens, None))
+        )
+        monkeypatch.setattr(sentence_encoder, "plan_forward_passes", plan)
         run = []
         for _ in range(10):
             vectors = encoder.forward_tokens(rows, 400)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlkd.errors import MlkdError
 from mlkd.models.encoder import Encoder
-from mlkd.models.packing import length_chunks, pad
+from mlkd.models.packing import length_sorted_chunks, pad
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
 
@@ -24,7 +24,7 @@ MakeEncoder = Callable[..., SentenceEncoder]
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 200))
 def test_chunks_hold_every_index_once_within_the_budget(lengths: list[int], max_tokens: int) -> None:
-    chunks = list(length_chunks(lengths, max_tokens))
+    chunks = list(length_sorted_chunks(lengths, max_tokens))
     assert sorted(i for chunk in chunks for i in chunk) == list(range(len(lengths)))
     for chunk in chunks:
         assert chunk

@@ -15,8 +15,8 @@ from mlkd.data.pairs import LanguagePair
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.losses.feature import FeatureTarget, FeatureTerm
 from mlkd.losses.mix import LossMix
-from mlkd.losses.ranking.base import Against, NegativePool
 from mlkd.losses.ranking.info_nce import InfoNceRanking
+from mlkd.losses.ranking.negatives import Candidates, NegativePool
 from mlkd.training.dataloader import TrainingData
 
 NUM_PAIRS, BATCH = 24, 4
@@ -33,8 +33,8 @@ def data(seed: int = 3) -> TrainingData:
     return TrainingData(PAIRS, tokens, targets, positions, Batches([NUM_PAIRS], BATCH, seed=seed), NEGATIVES)
 
 
-def mix(against: Against = Against.both, **settings: Any) -> LossMix:
-    return LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(against=against, **settings))
+def mix(candidates: Candidates = Candidates.both, **settings: Any) -> LossMix:
+    return LossMix(alpha=1.0, beta=0.0, ranking=InfoNceRanking(candidates=candidates, **settings))
 
 
 def vectors_of(training: TrainingData, number: int, wanted: LossMix) -> Any:
@@ -66,15 +66,15 @@ def test_teacher_on_the_translations() -> None:
 
 def test_second_pass_and_vectors_before_the_last_layer() -> None:
     training = data()
-    batch = training.batch(1, mix(Against.dropout, hard_negatives=2))
+    batch = training.batch(1, mix(Candidates.dropout, hard_negatives=2))
     assert list(batch.student) == [
-        "student_source_BD", "student_target_BD", "student_source_again_BD", "student_negatives_KD",
+        "student_source_BD", "student_target_BD", "student_source_second_pass_BD", "student_negatives_KD",
     ]  # fmt: skip
     student = torch.tensor([[float(row[0])] for row in batch.tokens])
     found = training.pair_vectors(batch, student, -student)
-    assert torch.equal(found.student_source_again_BD, found.student_source_BD)
-    assert torch.equal(found.student_source_wide_BW, -found.student_source_BD)
-    assert torch.equal(found.student_target_wide_BW, -found.student_target_BD)
+    assert torch.equal(found.student_source_second_pass_BD, found.student_source_BD)
+    assert torch.equal(found.student_source_pre_projection_BW, -found.student_source_BD)
+    assert torch.equal(found.student_target_pre_projection_BW, -found.student_target_BD)
     # Sources alone are ranked, so their negatives are sources.
     assert found.student_negatives_KD[:, 0].tolist() == found.student_negative_ids_K.tolist()
     assert batch.num_sentences == 2 * BATCH
@@ -89,16 +89,16 @@ def test_mined_negatives_each_once_for_student_and_teacher() -> None:
     assert found.student_negative_ids_K.tolist() == PAIRS.source[expected].tolist()
     assert found.teacher_negatives_QE[:, 0].tolist() == (10 * (PAIRS.source[expected] + 100)).tolist()
     assert found.teacher_negative_ids_Q.tolist() == PAIRS.source[expected].tolist()
-    student_only = vectors_of(training, 5, mix(Against.student, hard_negatives=2))
+    student_only = vectors_of(training, 5, mix(Candidates.student, hard_negatives=2))
     assert student_only.teacher_negatives_QE is None
-    teacher_only = vectors_of(training, 5, mix(Against.teacher, hard_negatives=2))
+    teacher_only = vectors_of(training, 5, mix(Candidates.teacher, hard_negatives=2))
     assert teacher_only.student_negatives_KD is None
     assert torch.equal(teacher_only.teacher_negatives_QE, found.teacher_negatives_QE)
 
 
 def test_the_queue_is_the_sources_of_the_batches_before() -> None:
     training = data()
-    queue = mix(Against.teacher, teacher_negatives=6)
+    queue = mix(Candidates.teacher, teacher_negatives=6)
     assert vectors_of(training, 0, queue).teacher_negatives_QE.shape == (0, 1)
     for number in (1, 3, 6, 7, 20):  # 6 batches an epoch: the seventh reaches back into the epoch before
         recent: list[int] = []
@@ -111,7 +111,7 @@ def test_the_queue_is_the_sources_of_the_batches_before() -> None:
 
 
 def test_a_draw_from_the_cache_depends_on_seed_and_batch_alone() -> None:
-    cache = mix(Against.teacher, teacher_negatives=8, teacher_negatives_from=NegativePool.cache)
+    cache = mix(Candidates.teacher, teacher_negatives=8, teacher_negatives_from=NegativePool.cache)
 
     def drawn(seed: int, number: int) -> list[int]:
         ids: list[int] = vectors_of(data(seed), number, cache).teacher_negative_ids_Q.tolist()

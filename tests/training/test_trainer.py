@@ -21,15 +21,15 @@ from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import MlkdError
 from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking.additive_margin import AmsRanking
-from mlkd.losses.ranking.base import Against, NegativePool
 from mlkd.losses.ranking.info_nce import InfoNceRanking
-from mlkd.models.masked_lm import MaskedLanguage
+from mlkd.losses.ranking.negatives import Candidates, NegativePool
+from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.optim.optimizer import Optim
 from mlkd.runtime.checkpoints import CheckpointWriter, load_latest
 from mlkd.training.dataloader import TrainingData
 from mlkd.training.state import Intervals
-from mlkd.training.trainer import AUXILIARY, Trainer
+from mlkd.training.trainer import MASKED_LM, Trainer
 
 DIMENSION = 16
 # Every term, every kind of negative.
@@ -39,7 +39,7 @@ EVERYTHING = LossMix(
     gamma=3.0,
     delta=0.5,
     temperature=1.0,
-    ranking=InfoNceRanking(against=Against.both, hard_negatives=2, teacher_negatives=5),
+    ranking=InfoNceRanking(candidates=Candidates.both, hard_negatives=2, teacher_negatives=5),
 )
 WHOLE_MATRIX = LossMix(alpha=1.0, beta=2.0, gamma=3.0, temperature=1.0, ranking=AmsRanking(scale=20.0))
 
@@ -55,13 +55,13 @@ class Runs:
         self.vectors = torch.randn(len(self.pairs.texts), DIMENSION, generator=generator)
 
     def __call__(self, mix: LossMix, *, double: bool = False, dropout: bool = True, **settings: Any) -> Trainer:
-        optim = {name: settings.pop(name) for name in ("lazy_embeddings", "accumulation_steps") if name in settings}
+        optim = {name: settings.pop(name) for name in ("sparse_embeddings", "accumulation_steps") if name in settings}
         student = self.make_encoder()
         student.train(dropout)
         student.to(torch.float64 if double else torch.float32)
         embedding = student.body.get_input_embeddings()
         sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
-        masked = MaskedLanguage(mix.auxiliary, student, **sizes, seed=1) if mix.delta else None
+        masked = MaskedLm(mix.masked_lm, student, **sizes, seed=1) if mix.delta else None
         vectors = self.vectors.double() if double else self.vectors
         negatives = np.stack([(np.arange(20) + 3) % 20, np.full(20, -1)], axis=1)
         tokens = TokenStore.open_or_build(self.folder, self.pairs.texts, student.tokenize, "test")
@@ -81,7 +81,7 @@ class Runs:
             Optim(lr=0.01, batch_size=10, max_steps=8, **optim),
             Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
             precision=None,
-            masked_language=masked if masked is None else masked.to(torch.float64 if double else torch.float32),
+            masked_lm=masked if masked is None else masked.to(torch.float64 if double else torch.float32),
             **settings,
         )
 
@@ -104,16 +104,16 @@ def gradients(run: Trainer) -> dict[str, Tensor]:
     """All gradients of the first step, and its loss."""
     found = run.gradient(with_shares=False)
     result = {name: p.grad for name, p in run.student.named_parameters() if p.grad is not None}
-    if run.masked_language is not None:
-        result |= {f"head.{name}": p.grad for name, p in run.masked_language.named_parameters()}
-    result |= {f"lazy{n}": gradient for n, (_, gradient) in enumerate(found.lazy_parts)}
+    if run.masked_lm is not None:
+        result |= {f"head.{name}": p.grad for name, p in run.masked_lm.named_parameters()}
+    result |= {f"sparse{n}": gradient for n, (_, gradient) in enumerate(found.sparse_gradients)}
     return {**result, "loss": found.values.total.detach()}
 
 
-@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("mix", [WHOLE_MATRIX, EVERYTHING], ids=["whole matrix", "everything"])
-def test_cached_gradients_are_those_of_the_full_batch(runs: Runs, mix: LossMix, *, lazy: bool) -> None:
-    settings: dict[str, Any] = {"double": True, "dropout": False, "lazy_embeddings": lazy}
+def test_cached_gradients_are_those_of_the_full_batch(runs: Runs, mix: LossMix, *, sparse: bool) -> None:
+    settings: dict[str, Any] = {"double": True, "dropout": False, "sparse_embeddings": sparse}
     full = gradients(runs(mix, max_tokens=10**6, **settings))
     cached = gradients(runs(mix, max_tokens=30, caching=True, **settings))
     assert set(cached) == set(full)
@@ -123,15 +123,15 @@ def test_cached_gradients_are_those_of_the_full_batch(runs: Runs, mix: LossMix, 
         torch.testing.assert_close(cached[name], gradient, rtol=1e-9, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("mix", [WHOLE_MATRIX, EVERYTHING], ids=["whole matrix", "everything"])
-def test_caching_changes_no_bit_under_dropout(runs: Runs, mix: LossMix, *, lazy: bool) -> None:
+def test_caching_changes_no_bit_under_dropout(runs: Runs, mix: LossMix, *, sparse: bool) -> None:
     found = []
     for caching in (False, True):
-        run = runs(mix, max_tokens=60, caching=caching, lazy_embeddings=lazy, accumulation_steps=2)
+        run = runs(mix, max_tokens=60, caching=caching, sparse_embeddings=sparse, accumulation_steps=2)
         found.append({**gradients(run), "random": torch.get_rng_state()})
     assert all(torch.equal(found[1][name], value) for name, value in found[0].items())
-    other = runs(mix, max_tokens=60, lazy_embeddings=lazy, accumulation_steps=2)
+    other = runs(mix, max_tokens=60, sparse_embeddings=sparse, accumulation_steps=2)
     torch.manual_seed(12)
     assert not torch.equal(gradients(other)["loss"], found[0]["loss"])  # dropout is on
 
@@ -183,7 +183,7 @@ def test_memory_too_small_for_one_sentence_is_an_error(runs: Runs, monkeypatch: 
 @pytest.mark.parametrize("pool", list(NegativePool))
 def test_everything_goes_on_exactly(runs: Runs, tmp_path: Path, pool: NegativePool) -> None:
     mix = dataclasses.replace(EVERYTHING, ranking=dataclasses.replace(EVERYTHING.ranking, teacher_negatives_from=pool))
-    settings: dict[str, Any] = {"max_tokens": 60, "caching": True, "lazy_embeddings": True}
+    settings: dict[str, Any] = {"max_tokens": 60, "caching": True, "sparse_embeddings": True}
     whole = runs(mix, **settings)
     losses = [float(whole.step()[0].total.detach()) for _ in range(6)]
     first = runs(mix, **settings)
@@ -196,8 +196,8 @@ def test_everything_goes_on_exactly(runs: Runs, tmp_path: Path, pool: NegativePo
     assert [float(second.step()[0].total.detach()) for _ in range(3)] == losses[3:]
     for name, weight in whole.student.state_dict().items():
         assert torch.equal(second.student.state_dict()[name], weight), name
-    assert whole.masked_language is not None and second.masked_language is not None
-    assert torch.equal(second.masked_language.bias_V, whole.masked_language.bias_V)
+    assert whole.masked_lm is not None and second.masked_lm is not None
+    assert torch.equal(second.masked_lm.bias_V, whole.masked_lm.bias_V)
 
 
 def test_fewer_tokens_outlive_a_restart(runs: Runs, tmp_path: Path) -> None:
@@ -213,29 +213,29 @@ def test_fewer_tokens_outlive_a_restart(runs: Runs, tmp_path: Path) -> None:
     assert second.max_tokens == 32
 
 
-def test_shares_of_an_auxiliary_term(runs: Runs) -> None:
+def test_shares_of_the_masked_language_model(runs: Runs) -> None:
     run = runs(EVERYTHING, max_tokens=60, double=True, dropout=False)
     values, shares, _ = run.step(with_shares=True)
     assert shares is not None
-    assert list(shares) == list(values.weighted) == ["ranking", "feature", "similarity", AUXILIARY]
+    assert list(shares) == list(values.weighted) == ["ranking", "feature", "similarity", MASKED_LM]
     assert sum(shares.values()) == pytest.approx(1)
     assert all(share > 0 for share in shares.values())
-    # An independent figure: gradients of two runs, one without the auxiliary term, the other with nothing else.
+    # An independent figure: gradients of two runs, one without the masked language model, the other with nothing else.
     alone = gradients(runs(dataclasses.replace(EVERYTHING, delta=0.0), max_tokens=60, double=True, dropout=False))
     is_distributed = gradients(runs(EVERYTHING, max_tokens=60, double=True, dropout=False))
     names = [n for n, p in runs(EVERYTHING, max_tokens=60).student.named_parameters() if p.ndim and "word_emb" not in n]
     mix = sum(alone[n].square().sum() for n in names if n in alone) ** 0.5
     auxiliary = sum((is_distributed[n] - alone[n]).square().sum() for n in names if n in alone) ** 0.5
-    assert shares[AUXILIARY] == pytest.approx(float(auxiliary / (mix + auxiliary)), rel=1e-6)
+    assert shares[MASKED_LM] == pytest.approx(float(auxiliary / (mix + auxiliary)), rel=1e-6)
 
 
-def test_the_auxiliary_term_learns_and_stays_out_of_the_student(runs: Runs) -> None:
+def test_the_masked_language_model_learns_and_stays_out_of_the_student(runs: Runs) -> None:
     mix = LossMix(alpha=0.0, beta=1e-6, delta=1.0)
     run = runs(mix, max_tokens=200, dropout=False)
     losses = []
     for _ in range(8):
         run.state.batch = 0  # the same batch, and so the same hidden tokens
-        losses.append(float(run.step()[0].raw[AUXILIARY].detach()))
+        losses.append(float(run.step()[0].raw[MASKED_LM].detach()))
     assert losses[-1] < 0.7 * losses[0]
     assert losses[0] == pytest.approx(np.log(run.embedding.num_embeddings), rel=0.6)
     assert not any("dense" in name and "masked" in name for name in run.student.state_dict())

@@ -1,6 +1,6 @@
 """Additive margin softmax (AMS), the ranking objective of LaBSE and LEALLA.
 
-Shapes: R rows of a batch of pairs, C columns, their partners and further negatives; D dimensions.
+Shapes: R rows of a batch of pairs, C columns, their positives and further negatives; D dimensions.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mlkd.errors import Problem
+from mlkd.errors import Problem, out_of_range
 from mlkd.losses.ranking.base import RankingTerm
-from mlkd.losses.ranking.info_nce import not_negative, positive
 from mlkd.losses.similarity_matrices import (
     masked_cross_entropy,
-    partner_mask,
+    positive_mask,
 )
 
 
@@ -28,7 +27,7 @@ class AmsRanking(RankingTerm):
     Source: LaBSE (Feng et al. 2022, eq. 1-3), LEALLA (Mao & Nakagawa 2023, eq. 1-2).
 
     Args:
-        margin: taken off the partner's cosine, >= 0.
+        margin: taken off the positive's cosine, >= 0.
         scale: factor before the softmax, > 0.
     """
 
@@ -37,10 +36,11 @@ class AmsRanking(RankingTerm):
     mask_same_source: bool = False
 
     def range_problems(self) -> list[Problem]:
-        return [*RankingTerm.range_problems(self), *positive(self.scale, "scale"), *not_negative(self.margin, "margin")]
+        ranges = [*out_of_range(self, "scale", gt=0), *out_of_range(self, "margin", ge=0)]
+        return [*RankingTerm.range_problems(self), *ranges]
 
     def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
-        margin_RC = self.margin * partner_mask(first, similarity_RC).to(similarity_RC.dtype)
+        margin_RC = self.margin * positive_mask(first, similarity_RC).to(similarity_RC.dtype)
         return masked_cross_entropy(self.scale * (similarity_RC - margin_RC), excluded_RC, first)
 
     def joined(self, total: Tensor) -> Tensor:

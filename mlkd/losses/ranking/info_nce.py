@@ -1,6 +1,6 @@
-"""Ranking terms: a sentence must prefer its own translation to every other one in the batch.
+"""InfoNCE (multiple negatives ranking loss), and SimCSE by its candidates.
 
-Shapes: R rows of a batch of pairs, C columns, their partners and further negatives; D dimensions.
+Shapes: R rows of a batch of pairs, C columns, their positives and further negatives; D dimensions.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mlkd.errors import Problem
-from mlkd.losses.ranking.base import Against, RankingTerm
+from mlkd.errors import Problem, out_of_range
+from mlkd.losses.ranking.base import RankingTerm
+from mlkd.losses.ranking.negatives import Candidates
 from mlkd.losses.similarity_matrices import (
     masked_cross_entropy,
 )
@@ -18,12 +19,12 @@ from mlkd.losses.similarity_matrices import (
 
 @dataclass(kw_only=True, slots=True)
 class InfoNceRanking(RankingTerm):
-    """InfoNCE: -log softmax of scale * cosine at the true partner, the mean of two directions.
+    """InfoNCE: -log softmax of scale * cosine at the true positive, the mean of two directions.
 
-    against=teacher: each student vector, of x and of y, must find T(x) among the batch's teacher vectors.
-    against=student: x must find y and y must find x among the batch's student vectors.
-    against=both: the sum of these two.
-    against=dropout: x must find itself under another dropout mask, one direction.
+    candidates=teacher: each student vector, of x and of y, must find T(x) among the batch's teacher vectors.
+    candidates=student: x must find y and y must find x among the batch's student vectors.
+    candidates=both: the sum of these two.
+    candidates=dropout: x must find itself under another dropout mask, one direction.
 
     Source: van den Oord et al. 2018, eq. 4; Gao et al. 2021, eq. 4.
 
@@ -31,19 +32,11 @@ class InfoNceRanking(RankingTerm):
         scale: factor on cosines before the softmax; 1 / temperature, > 0.
     """
 
-    against: Against = Against.teacher
+    candidates: Candidates = Candidates.teacher
     scale: float = 20.0
 
     def range_problems(self) -> list[Problem]:
-        return [*RankingTerm.range_problems(self), *positive(self.scale, "scale")]
+        return [*RankingTerm.range_problems(self), *out_of_range(self, "scale", gt=0)]
 
     def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
         return masked_cross_entropy(self.scale * similarity_RC, excluded_RC, first)
-
-
-def positive(value: float, name: str) -> list[Problem]:
-    return [] if value > 0 else [Problem("E204", f"must be > 0 (got {value})", name)]
-
-
-def not_negative(value: float, name: str) -> list[Problem]:
-    return [] if value >= 0 else [Problem("E204", f"must be >= 0 (got {value})", name)]

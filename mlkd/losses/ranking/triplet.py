@@ -1,6 +1,6 @@
 """Triplet loss: a margin between a positive and a negative.
 
-Shapes: R rows of a batch of pairs, C columns, their partners and further negatives; D dimensions.
+Shapes: R rows of a batch of pairs, C columns, their positives and further negatives; D dimensions.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from enum import Enum
 
 from torch import Tensor
 
-from mlkd.errors import Problem
+from mlkd.errors import Problem, out_of_range
 from mlkd.losses.ranking.base import RankingTerm
-from mlkd.losses.ranking.info_nce import positive
 from mlkd.losses.similarity_matrices import (
     cosine_matrix,
     distance_matrix,
-    partner_columns,
-    partner_mask,
+    positive_columns,
+    positive_mask,
 )
 
 
@@ -30,7 +29,7 @@ class TripletMeasure(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class TripletRanking(RankingTerm):
-    """max(0, s_ik - s_ij + margin) over the negatives k of pair i with partner j, the mean of two directions.
+    """max(0, s_ik - s_ij + margin) over the negatives k of pair i with positive j, the mean of two directions.
 
     With distances d the same is max(0, d_ij - d_ik + margin).
 
@@ -40,7 +39,7 @@ class TripletRanking(RankingTerm):
 
     Args:
         measure: see TripletMeasure.
-        margin: by which a partner must be nearer than a negative, > 0.
+        margin: by which a positive must be nearer than a negative, > 0.
         hardest: each row's hardest negative alone; else the mean over its negatives.
     """
 
@@ -49,7 +48,7 @@ class TripletRanking(RankingTerm):
     hardest: bool = False
 
     def range_problems(self) -> list[Problem]:
-        return [*RankingTerm.range_problems(self), *positive(self.margin, "margin")]
+        return [*RankingTerm.range_problems(self), *out_of_range(self, "margin", gt=0)]
 
     def similarity(self, rows_RD: Tensor, columns_CD: Tensor) -> Tensor:
         if self.measure is TripletMeasure.cosine:
@@ -57,11 +56,11 @@ class TripletRanking(RankingTerm):
         return -distance_matrix(rows_RD, columns_CD)
 
     def direction_loss(self, similarity_RC: Tensor, excluded_RC: Tensor | None, first: int) -> Tensor:
-        negative_RC = ~partner_mask(first, similarity_RC)
+        negative_RC = ~positive_mask(first, similarity_RC)
         if excluded_RC is not None:
             negative_RC &= ~excluded_RC
-        partner_R1 = similarity_RC.gather(1, partner_columns(first, similarity_RC)[:, None])
-        hinge_RC = (similarity_RC - partner_R1 + self.margin).clamp(min=0) * negative_RC
+        positive_R1 = similarity_RC.gather(1, positive_columns(first, similarity_RC)[:, None])
+        hinge_RC = (similarity_RC - positive_R1 + self.margin).clamp(min=0) * negative_RC
         if self.hardest:
             return hinge_RC.amax(dim=1).mean()
         return (hinge_RC.sum(dim=1) / negative_RC.sum(dim=1).clamp(min=1)).mean()

@@ -36,20 +36,25 @@ def test_a_vocabulary_without_a_mask_token_is_refused(mlkd: Call, toy: Any, tmp_
     assert not cache.exists(), "refused before the teacher encodes anything"
 
 
-@pytest.mark.parametrize("lazy", ["true", "false"])
+@pytest.mark.parametrize("sparse", ["true", "false"])
 def test_it_is_logged_kept_with_the_state_and_left_out_of_the_student(
-    toy: Any, tmp_path: Path, read_lines: Callable[[Path], list[dict[str, Any]]], with_mask: str, lazy: str
+    toy: Any, tmp_path: Path, read_lines: Callable[[Path], list[dict[str, Any]]], with_mask: str, sparse: str
 ) -> None:
-    more = ["loss.delta=0.1", f"optim.lazy_embeddings={lazy}", "optim.max_steps=10", "hardware.gradient_caching=true"]
+    more = [
+        "loss.delta=0.1",
+        f"optim.sparse_embeddings={sparse}",
+        "optim.max_steps=10",
+        "hardware.gradient_caching=true",
+    ]
     folder = train(toy.unscored.config(tmp_path, *more, with_mask), tmp_path / "run")
     lines = [line for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "train"]
     for line in lines:
-        assert line["loss"] == pytest.approx(line["loss/feature"] + line["loss/auxiliary"])
-        assert line["loss/auxiliary"] == pytest.approx(0.1 * line["raw/auxiliary"])
-        assert line["gradient_share/feature"] + line["gradient_share/auxiliary"] == pytest.approx(1)
-        assert 0 < line["gradient_share/auxiliary"] < 1
-    assert lines[-1]["raw/auxiliary"] < lines[0]["raw/auxiliary"]
-    state = load_file(folder / "checkpoints/step-00000010/masked_language.safetensors")
+        assert line["loss"] == pytest.approx(line["loss/feature"] + line["loss/masked_lm"])
+        assert line["loss/masked_lm"] == pytest.approx(0.1 * line["raw/masked_lm"])
+        assert line["gradient_share/feature"] + line["gradient_share/masked_lm"] == pytest.approx(1)
+        assert 0 < line["gradient_share/masked_lm"] < 1
+    assert lines[-1]["raw/masked_lm"] < lines[0]["raw/masked_lm"]
+    state = load_file(folder / "checkpoints/step-00000010/masked_lm.safetensors")
     assert state["bias_V"].abs().max() > 0
     student = load_file(folder / "student/model.safetensors")
     assert not {name for name in student if "bias_V" in name or name.startswith(("dense", "norm"))}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class LazyRows:
+class SparseAdamW:
     """AdamW over embedding rows, each updated only by steps whose batch holds it.
 
     It differs from AdamW on the whole weight in rows that a batch lacks: there AdamW goes on moving them by their old
@@ -58,7 +58,7 @@ class LazyRows:
         self.square_VH.copy_(tensors["square"])
 
 
-def merge_rows(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def coalesce(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Sum gradients (rows (R,), gradient (R, H)) of several batches over their distinct rows."""
     if len(parts) == 1:
         return parts[0]
