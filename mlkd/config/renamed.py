@@ -10,6 +10,8 @@ MODELS = {
 
 DATA_AND_TASKS = {
     "data.repository": "data.dataset",
+    "data.config_name": "data.subset",
+    "data.config_names": "data.subsets",
 }
 
 TRAINING = {

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from mlkd.data.formats.tsv import read_lines
-from mlkd.data.hub import clean_texts, read_hub_rows
+from mlkd.data.hub import clean_texts
+from mlkd.data.templates import fill_template
 from mlkd.errors import Problem, fail
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
@@ -23,7 +24,6 @@ from mlkd.tasks.sources import (
     Origin,
     SourcedTask,
     check_embedded,
-    fill_template,
     language_problems,
     read_columns,
 )
@@ -103,7 +103,7 @@ class ParallelTask(SourcedTask):
         subset = self._fill(self.subset, "subset", language)
         columns = [self._column(self.english_column, "sentence2", language)]
         columns.append(self._column(self.foreign_column, "sentence1", language))
-        english, foreign = read_hub_rows(self, subset, columns)
+        english, foreign = self.read_hub(subset, columns)
         where = f"{self.dataset}, {subset}"
         return clean_texts(english, where), clean_texts(foreign, where)
 

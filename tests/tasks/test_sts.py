@@ -253,7 +253,7 @@ def test_bad_fields(fields: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_placeholder_is_named() -> None:
-    with pytest.raises(MlkdError, match=r"E204.*\{lang\}.*known here: \{pair\}, \{first\}, \{second\}"):
+    with pytest.raises(MlkdError, match=r"E204.*\{lang\}.*known: \{pair\}, \{first\}, \{second\}"):
         StsTask(path="sts/{lang}.tsv").load()
 
 

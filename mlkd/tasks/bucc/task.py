@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mlkd.data.templates import fill_template
 from mlkd.errors import Problem, fail
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import NeighbourSearch
@@ -26,7 +27,6 @@ from mlkd.tasks.sources import (
     Origin,
     SourcedTask,
     check_embedded,
-    fill_template,
     language_problem,
 )
 

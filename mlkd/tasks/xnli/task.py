@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from mlkd.data.formats.tsv import raise_first
-from mlkd.data.hub import clean_texts, read_hub_rows
+from mlkd.data.hub import clean_texts
+from mlkd.data.templates import fill_template
 from mlkd.errors import Problem, fail
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
@@ -17,7 +18,7 @@ from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.scoring.item_scores import MeanSample, Sample
 from mlkd.tasks.scoring.language_means import with_means
 from mlkd.tasks.scoring.scores import TaskResult, sample_scores
-from mlkd.tasks.sources import Origin, SourcedTask, fill_template, language_problem, language_problems, read_columns
+from mlkd.tasks.sources import Origin, SourcedTask, language_problem, language_problems, read_columns
 from mlkd.tasks.xnli.classifier import fit_classifier
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -164,7 +165,7 @@ class XnliTask(SourcedTask):
             subset = fill_template(self.subset, "subset", language=language)
             split = self.train_split if is_training else self.split
             where = f"{self.dataset}, {subset}, {split}"
-            premises, hypotheses, labels = read_hub_rows(self, subset, columns, split)
+            premises, hypotheses, labels = self.read_hub(subset, columns, split)
             premises, hypotheses = clean_texts(premises, where), clean_texts(hypotheses, where)
             places = [f"{where}, row {row}" for row in range(1, len(labels) + 1)]
         else:
