@@ -12,6 +12,11 @@ DATA_AND_TASKS = {
     "data.repository": "data.dataset",
     "data.config_name": "data.subset",
     "data.config_names": "data.subsets",
+    "task.*.english": "task.*.source_encoder",
+    "task.*.english_column": "task.*.source_column",
+    "task.*.foreign_column": "task.*.target_column",
+    "task.*.english_path": "task.*.source_path",
+    "task.*.train_language": "task.*.source_language",
 }
 
 TRAINING = {

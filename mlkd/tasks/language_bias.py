@@ -21,6 +21,7 @@ from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import ParallelSet, ParallelTask
 from mlkd.tasks.scoring.item_scores import CorrelationSample, MeanOfSamples, MeanSample, Sample
 from mlkd.tasks.scoring.scores import Score, TaskResult, sample_scores
+from mlkd.tasks.sources import named_language
 from mlkd.tasks.sts.reading import StsSet, hash_graded
 from mlkd.tasks.sts.task import StsTask, similarities
 
@@ -72,7 +73,7 @@ class AlignedRows:
     """Row n of every language is the same sentence; no sentence occurs twice in a language.
 
     Args:
-        texts: language -> rows, English first.
+        texts: language -> rows, the source language first.
         num_left_out: rows that a language lacked, or that repeated a sentence of an earlier row.
     """
 
@@ -97,15 +98,16 @@ class MixedPoolTask(ParallelTask):
     name: str = "mixed_pool"
 
     def load(self) -> Any:
-        """An AlignedRows of English and all `languages`.
+        """An AlignedRows of the source language and all `languages`.
 
         Raises:
-            MlkdError: E316 where the languages have fewer than two English sentences in common.
+            MlkdError: E316 where the languages have fewer than two source sentences in common.
         """
         sets = ParallelTask.load(self)
-        rows = align(sets)
-        if len(rows.texts["en"]) < 2:
-            what = f"{', '.join(pairs.language for pairs in sets)} have fewer than two English sentences in common"
+        rows = align(sets, self.source_language)
+        if len(rows.texts[self.source_language]) < 2:
+            language = named_language(self.source_language)
+            what = f"{', '.join(pairs.language for pairs in sets)} have fewer than two {language} sentences in common"
             raise fail("E316", what, remedy="use one row-aligned file of all languages")
         return rows
 
@@ -140,21 +142,21 @@ class MixedPoolTask(ParallelTask):
         )
 
 
-def align(sets: list[ParallelSet]) -> AlignedRows:
-    """Rows whose English sentence every set has, in the order of the first set."""
-    translations = [dict(zip(reversed(pairs.english), reversed(pairs.foreign), strict=True)) for pairs in sets]
+def align(sets: list[ParallelSet], source_language: str = "en") -> AlignedRows:
+    """Rows whose source sentence every set has, in the order of the first set."""
+    translations = [dict(zip(reversed(pairs.source), reversed(pairs.target), strict=True)) for pairs in sets]
     seen: list[set[str]] = [set() for _ in range(len(sets) + 1)]
     kept = []
-    for english in sets[0].english:
-        if all(english in known for known in translations):
-            row = (english, *(known[english] for known in translations))
+    for source in sets[0].source:
+        if all(source in known for known in translations):
+            row = (source, *(known[source] for known in translations))
             if not any(text in texts for text, texts in zip(row, seen, strict=True)):
                 kept.append(row)
                 for text, texts in zip(row, seen, strict=True):
                     texts.add(text)
-    languages = ["en", *(pairs.language for pairs in sets)]
+    languages = [source_language, *(pairs.language for pairs in sets)]
     texts_by_language = {language: [row[place] for row in kept] for place, language in enumerate(languages)}
-    return AlignedRows(texts_by_language, max(len(pairs.english) for pairs in sets) - len(kept))
+    return AlignedRows(texts_by_language, max(len(pairs.source) for pairs in sets) - len(kept))
 
 
 def mixed_hits(pool_LND: Tensor, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Mean squared error between the teacher's English vectors and the student's vectors of the translations.
+"""Mean squared error between the teacher's vectors of the source and the student's vectors of the translations.
 
 Shapes: N pairs, D dimensions.
 """
@@ -40,8 +40,8 @@ class MseTask(ParallelTask):
         """Raises E210 where student and teacher have different dimensions."""
         assert teacher is not None, "mse needs a teacher"
         sets: list[ParallelSet] = data
-        targets = TextVectors(teacher, (text for pairs in sets for text in pairs.english))
-        vectors = TextVectors(encoder, (text for pairs in sets for text in pairs.foreign))
+        targets = TextVectors(teacher, (text for pairs in sets for text in pairs.source))
+        vectors = TextVectors(encoder, (text for pairs in sets for text in pairs.target))
         if targets.num_dimensions != vectors.num_dimensions:
             raise fail(
                 "E210",
@@ -51,14 +51,14 @@ class MseTask(ParallelTask):
             )
         scores, samples = [], {}
         for pairs in sets:
-            target_ND = targets.rows(pairs.english)
-            errors = MeanSample(squared_errors(target_ND, vectors.rows(pairs.foreign)).numpy())
+            target_ND = targets.rows(pairs.source)
+            errors = MeanSample(squared_errors(target_ND, vectors.rows(pairs.target)).numpy())
             samples[f"{pairs.language}/mse"] = errors
             scores.append(Score(pairs.language, "mse", errors.value(), errors.count))
             scores.append(Score(pairs.language, "explained", explained(errors.value(), target_ND), errors.count))
         return TaskResult(
             task=self.name,
-            protocol="x100, T(en) against S(xx)",
+            protocol=f"x100, T({self.source_language}) against S(xx)",
             main="mse",
             higher_is_better=False,
             data_sha256=hash_sets(sets),

@@ -33,7 +33,7 @@ class Hit(enum.Enum):
 
 @dataclass(kw_only=True, slots=True)
 class RetrievalTask(ParallelTask):
-    """P@1 of each English sentence among all translations (`en->xx`), of each translation among all English sentences
+    """P@1 of each source sentence among all translations (`en->xx`), of each translation among all source sentences
     (`xx->en`), and their mean (`p@1`).
 
     Texts are encoded once each. Their vectors lie in a file rather than in memory, which holds two blocks of them; the
@@ -75,10 +75,10 @@ class RetrievalTask(ParallelTask):
         sets: list[ParallelSet] = data
         samples: dict[str, Sample] = {}
         for pairs in sets:
-            english_hits, foreign_hits = self._hits(pairs, encoder)
-            samples[f"{pairs.language}/en->xx"] = MeanSample(english_hits)
-            samples[f"{pairs.language}/xx->en"] = MeanSample(foreign_hits)
-            samples[f"{pairs.language}/p@1"] = MeanSample((english_hits + foreign_hits) / 2)
+            source_hits, target_hits = self._hits(pairs, encoder)
+            samples[f"{pairs.language}/{self.source_language}->xx"] = MeanSample(source_hits)
+            samples[f"{pairs.language}/xx->{self.source_language}"] = MeanSample(target_hits)
+            samples[f"{pairs.language}/p@1"] = MeanSample((source_hits + target_hits) / 2)
         samples = with_means(samples)
         counted = "identical texts count" if self.hit is Hit.identical_text else "only the same line counts"
         vectors = "" if self.vectors is Storage.fp32 else f", {self.vectors.value} vectors"
@@ -95,17 +95,17 @@ class RetrievalTask(ParallelTask):
         )
 
     def _hits(self, pairs: ParallelSet, encoder: Encoder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """1 where a sentence finds its translation, else 0, for the English and the foreign sentences, (N,) each."""
-        english, foreign = DistinctTexts(pairs.english), DistinctTexts(pairs.foreign)
+        """1 where a sentence finds its translation, else 0, for the source and the target sentences, (N,) each."""
+        source, target = DistinctTexts(pairs.source), DistinctTexts(pairs.target)
         with tempfile.TemporaryDirectory(dir=self.vectors_dir or None, prefix="mlkd-vectors-") as folder:
-            english_file = encode_to_file(encoder, english.texts, Path(folder) / "english", self.vectors)
-            foreign_file = encode_to_file(encoder, foreign.texts, Path(folder) / "foreign", self.vectors)
-            of_english, of_foreign = nearest_of_both(self.search, english_file, foreign_file)
+            source_file = encode_to_file(encoder, source.texts, Path(folder) / "source", self.vectors)
+            target_file = encode_to_file(encoder, target.texts, Path(folder) / "target", self.vectors)
+            of_source, of_target = nearest_of_both(self.search, source_file, target_file)
             # Unmapped before the folder goes: some systems refuse to remove a file that is mapped.
-            del english_file, foreign_file
+            del source_file, target_file
         return (
-            self._is_hit(of_english[english.row_of_line], foreign),
-            self._is_hit(of_foreign[foreign.row_of_line], english),
+            self._is_hit(of_source[source.row_of_line], target),
+            self._is_hit(of_target[target.row_of_line], source),
         )
 
     def _is_hit(self, found_N: NDArray[np.int64], wanted: DistinctTexts) -> NDArray[np.float64]:
@@ -117,5 +117,5 @@ class RetrievalTask(ParallelTask):
 
 
 def _distinct(pairs: ParallelSet) -> ParallelSet:
-    kept = dict.fromkeys(zip(pairs.english, pairs.foreign, strict=True))
+    kept = dict.fromkeys(zip(pairs.source, pairs.target, strict=True))
     return ParallelSet(pairs.language, [pair[0] for pair in kept], [pair[1] for pair in kept], pairs.num_empty)

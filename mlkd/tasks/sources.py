@@ -84,6 +84,11 @@ def language_problem(language: str, where: str) -> Problem | None:
     return check_language(language, where)
 
 
+def named_language(code: str) -> str:
+    """The code, and `English` for English: protocols have said so from the start."""
+    return "English" if code == "en" else code
+
+
 def check_embedded(language: str, available: Sequence[str]) -> None:
     """E207 where the embedded sets lack `language`."""
     if language not in available:

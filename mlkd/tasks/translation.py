@@ -16,7 +16,7 @@ from mlkd.tasks.scoring.scores import TaskResult, sample_scores
 
 @dataclass(kw_only=True, slots=True)
 class TranslationTask(NearestTask):
-    """For each English sentence, is its translation the nearest of all translations (`src2trg`), and the reverse.
+    """For each source sentence, is its translation the nearest of all translations (`src2trg`), and the reverse.
 
     Source:
         sentence-transformers, `TranslationEvaluator`: a hit on an identical text counts.
@@ -26,13 +26,13 @@ class TranslationTask(NearestTask):
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
-        sides = (text for s in sets for text in s.english), (text for s in sets for text in s.foreign)
-        english, foreign = self.two_sides(encoder, teacher, *sides)
+        sides = (text for s in sets for text in s.source), (text for s in sets for text in s.target)
+        source, target = self.two_sides(encoder, teacher, *sides)
         samples: dict[str, Sample] = {}
         for pairs in sets:
-            forward, backward = nearest_both_ways(self.search, english.rows(pairs.english), foreign.rows(pairs.foreign))
-            src2trg = np.asarray(hits(forward, pairs.foreign), dtype=np.float64)
-            trg2src = np.asarray(hits(backward, pairs.english), dtype=np.float64)
+            forward, backward = nearest_both_ways(self.search, source.rows(pairs.source), target.rows(pairs.target))
+            src2trg = np.asarray(hits(forward, pairs.target), dtype=np.float64)
+            trg2src = np.asarray(hits(backward, pairs.source), dtype=np.float64)
             samples[f"{pairs.language}/src2trg"] = MeanSample(src2trg)
             samples[f"{pairs.language}/trg2src"] = MeanSample(trg2src)
             samples[f"{pairs.language}/accuracy"] = MeanSample((src2trg + trg2src) / 2)

@@ -83,7 +83,7 @@ def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
         what = f"compares vectors: teacher dim {teacher_dimension} != student dim {student_dimension}"
         remedy = f"leave it out with '~task.{direct[0]}', or set student.dense_dim={teacher_dimension}"
         if isinstance(config.task[direct[0]], NearestTask):
-            remedy += f", or task.{direct[0]}.english=encoder"
+            remedy += f", or task.{direct[0]}.source_encoder=student"
         raise MlkdError(Problem("E210", what, f"task.{direct[0]}", remedy))
 
 

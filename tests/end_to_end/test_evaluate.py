@@ -124,7 +124,7 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
 def test_teacher_has_no_error_against_itself(mlkd: Call, toy: Any, tmp_path: Path) -> None:
     code, _, err = mlkd(
         "evaluate", f"checkpoint={toy.teacher}", f"teacher_model={toy.teacher}", f"output_dir={tmp_path}", *mse(toy),
-        "task.mse_file.foreign_column=en",
+        "task.mse_file.target_column=en",
     )  # fmt: skip
     assert code == 0, err
     results = read_results(tmp_path / "results.json")

@@ -56,13 +56,13 @@ def test_files_of_one_language_each(write: Write) -> None:
         path = write(f"stsb.{language}.tsv", header, *([row[0], *row[start : start + 2]] for row in ROWS))
     (found,) = AgreementTask(path=path.replace(".de.", ".{language}."), pairs=["de-en"]).load()
     assert (found.translated.first[7], found.translated.second[7]) == ("A7", "b7")
-    assert (found.english.first[7], found.english.second[7]) == ("a7", "b7")
+    assert (found.source.first[7], found.source.second[7]) == ("a7", "b7")
 
 
 def test_embedded_set() -> None:
     sets = AgreementTask().load()
     assert [found.translated.pair for found in sets] == AgreementTask().pairs
-    assert all(len(found.translated.first) == len(found.english.first) >= 50 for found in sets)
+    assert all(len(found.translated.first) == len(found.source.first) >= 50 for found in sets)
 
 
 @pytest.mark.parametrize("fields", [{"path": "STS.{pair}.txt"}, {"dataset": "a/b", "subset": "{pair}"}])

@@ -145,7 +145,7 @@ def test_un_layout_compressed_and_repeated_pairs(tmp_path: Path) -> None:
     task = RetrievalTask(path=str(tmp_path / "UNv1.0.testset.{side}.gz"), languages=["fr"], distinct_pairs=True)
     assert task.load() == [ParallelSet("fr", ["one", "two", "one"], ["un", "deux", "une"])]
     assert len(list(task.texts(task.load()))) == 6
-    assert RetrievalTask(path=task.path, languages=["fr"]).load()[0].english == ["one", "two", "one", "one"]
+    assert RetrievalTask(path=task.path, languages=["fr"]).load()[0].source == ["one", "two", "one", "one"]
     protocol = task.score(task.load(), _AnyEncoder()).protocol
     assert protocol == "cosine top-1, identical texts count, distinct pairs"
 

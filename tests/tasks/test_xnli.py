@@ -161,7 +161,7 @@ def test_all_bad_labels_and_files_are_named_together(write: Write) -> None:
         ({"dataset": "a", "max_train": 2}, r"E204.*max_train: must be >= 3 \(got 2\)"),
         ({"dataset": "a", "seed": -1}, r"E204.*seed"),
         ({"dataset": "a", "languages": ["de", "False"]}, r"E206.*languages\[1\]"),
-        ({"dataset": "a", "train_language": "jp"}, r"E207.*train_language.*Did you mean 'ja'"),
+        ({"dataset": "a", "source_language": "jp"}, r"E207.*source_language.*Did you mean 'ja'"),
     ],
 )
 def test_bad_fields(fields: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mlkd.data.templates import fill_template
-from mlkd.errors import Problem, fail
+from mlkd.errors import Problem, out_of_range
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.knn.retrieval import Retrieval
@@ -101,8 +101,7 @@ class BuccTask(SourcedTask):
                 continue
             found = [language_problem(language, where) for language in languages]
             problems += [problem for problem in found if problem is not None]
-        if self.num_neighbours < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.num_neighbours})", where="num_neighbours"))
+        problems += out_of_range(self, "num_neighbours", ge=1)
         if self.protocol is BuccProtocol.st and (self.margin, self.retrieval) != (Margin.ratio, Retrieval.max):
             what = f"is margin=ratio and retrieval=max (got {self.margin.value}, {self.retrieval.value})"
             problems.append(Problem("E209", what, where="protocol=st", remedy="use protocol=laser"))
@@ -177,11 +176,10 @@ class BuccTask(SourcedTask):
             return read_mining_hub(self, subset)
         from mlkd.demo_data import LANGUAGES, mining_set
 
-        language, english = pair.split("-")
-        check_embedded(language, LANGUAGES)
-        if english != "en":
-            raise fail("E207", f"the embedded set pairs languages with en, not with '{english}'", where=pair)
-        mining = mining_set(language)
+        languages = pair.split("-")
+        for language in languages:
+            check_embedded(language, ("en", *LANGUAGES))
+        mining = mining_set(*languages)
         source, target = (
             MiningSide([row[0] for row in rows], [row[1] for row in rows]) for rows in (mining.source, mining.target)
         )

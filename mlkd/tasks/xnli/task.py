@@ -1,4 +1,4 @@
-"""XNLI: does a classifier of English sentence vectors, trained on English alone, work in other languages?"""
+"""XNLI: does a classifier of sentence vectors, trained on one language alone, work in others?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from mlkd.data.formats.tsv import raise_first
 from mlkd.data.hub import clean_texts
 from mlkd.data.templates import fill_template
-from mlkd.errors import Problem, fail
+from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
 from mlkd.tasks.distinct_texts import TextVectors
@@ -54,14 +54,14 @@ class NliData:
 class XnliTask(SourcedTask):
     """Accuracy in percent over three classes: logistic regression on vectors of the frozen encoder, zero-shot.
 
-    The classifier sees pairs of one language only (English), so the scores of the others measure how far the encoder
-    puts translations in one place. `path`, `train_path` and `subset` have the placeholder `{language}`; files are TSV
-    with a header.
+    The classifier sees pairs of the source language only (English), so the scores of the others measure how far the
+    encoder puts translations in one place. `path`, `train_path` and `subset` have the placeholders `{language}` and
+    `{source_language}`; files are TSV with a header.
 
     Args:
         languages: tested ones.
         train_path: TSV of the training pairs; with `path`.
-        train_language: of the training pairs.
+        source_language: of the training pairs.
         train_split: of the dataset; with `dataset`.
         max_train: training pairs used, drawn by `seed`; None for all.
         premise_column: its name.
@@ -83,7 +83,7 @@ class XnliTask(SourcedTask):
     name: str = "xnli"
     languages: list[str] = field(default_factory=lambda: list(_LANGUAGES))
     train_path: str = ""
-    train_language: str = "en"
+    source_language: str = "en"
     train_split: str = "train"
     max_train: int | None = None
     premise_column: str = "premise"
@@ -94,15 +94,14 @@ class XnliTask(SourcedTask):
 
     def _field_problems(self) -> list[Problem]:
         problems = SourcedTask._field_problems(self) + language_problems(self.languages, "languages")
-        problem = language_problem(self.train_language, "train_language")
+        problem = language_problem(self.source_language, "source_language")
         problems += [problem] if problem is not None else []
         if self.origin is Origin.embedded:
             example = "dataset=facebook/xnli, or path=dev.{language}.tsv and train_path=train.{language}.tsv"
             problems.append(Problem("E205", f"is required: no NLI set is embedded. Example: {example}", where="path"))
         if bool(self.path) != bool(self.train_path):
             problems.append(Problem("E209", "set both path and train_path, or none of them", where="train_path"))
-        if self.max_train is not None and self.max_train < 3:
-            problems.append(Problem("E204", f"must be >= 3 (got {self.max_train})", where="max_train"))
+        problems += out_of_range(self, "max_train", ge=3)
         if not 0 < self.l2 < float("inf"):
             problems.append(Problem("E204", f"must be > 0 (got {self.l2})", where="l2"))
         if not 0 <= self.seed < 2**63:
@@ -159,17 +158,19 @@ class XnliTask(SourcedTask):
 
     def _load_set(self, name: str) -> NliSet:
         is_training = name == _TRAINING
-        language = self.train_language if is_training else name
+        language = self.source_language if is_training else name
+        names = {"language": language, "source_language": self.source_language}
         columns = [self.premise_column, self.hypothesis_column, self.label_column]
         if self.origin is Origin.hub:
-            subset = fill_template(self.subset, "subset", language=language)
+            subset = fill_template(self.subset, "subset", **names)
             split = self.train_split if is_training else self.split
             where = f"{self.dataset}, {subset}, {split}"
             premises, hypotheses, labels = self.read_hub(subset, columns, split)
             premises, hypotheses = clean_texts(premises, where), clean_texts(hypotheses, where)
             places = [f"{where}, row {row}" for row in range(1, len(labels) + 1)]
         else:
-            path = fill_template(self.train_path if is_training else self.path, "path", language=language)
+            where, template = ("train_path", self.train_path) if is_training else ("path", self.path)
+            path = fill_template(template, where, **names)
             (premises, hypotheses, labels), line_numbers = read_columns(path, columns)
             places = [f"{path}:{line}" for line in line_numbers]
         if not labels:
