@@ -10,9 +10,9 @@ from mlkd.errors import Problem, fail
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
 from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.scoring.item_scores import CorrelationSample, Sample
+from mlkd.tasks.scoring.item_scores import CorrelationItemScores, ItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 from mlkd.tasks.sources import Origin, language_problem, named_language
 from mlkd.tasks.sts.reading import StsSet
 from mlkd.tasks.sts.task import StsTask, similarities
@@ -84,13 +84,13 @@ class AgreementTask(StsTask):
         targets = TextVectors(teacher, [*source.first, *source.second])
         wanted_N = similarities(targets.rows(source.first), targets.rows(source.second))["cosine"].double().numpy()
         vectors = TextVectors(encoder, self.texts(sets))
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for pairs in (found.translated for found in sets):
             cosine_N = similarities(vectors.rows(pairs.first), vectors.rows(pairs.second))["cosine"].double().numpy()
-            samples[f"{pairs.pair}/spearman"] = CorrelationSample(cosine_N, wanted_N, rank=True)
-            samples[f"{pairs.pair}/pearson"] = CorrelationSample(cosine_N, wanted_N, rank=False)
-        samples = with_means(samples)
-        scores = sample_scores(samples)
+            item_scores[f"{pairs.pair}/spearman"] = CorrelationItemScores(cosine_N, wanted_N, rank=True)
+            item_scores[f"{pairs.pair}/pearson"] = CorrelationItemScores(cosine_N, wanted_N, rank=False)
+        item_scores = with_means(item_scores)
+        scores = scores_from_items(item_scores)
         return TaskResult(
             task=self.name,
             protocol=f"100 x Spearman of student's cosine and teacher's on {named_language(self.source_language)}",
@@ -105,5 +105,5 @@ class AgreementTask(StsTask):
             ),
             scores=scores,
             details={"undefined": [f"{s.language}/{s.metric}" for s in scores if s.value is None]},
-            samples={key: sample for key, sample in samples.items() if key.endswith("/spearman")},
+            item_scores={key: items for key, items in item_scores.items() if key.endswith("/spearman")},
         )

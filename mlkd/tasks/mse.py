@@ -14,7 +14,7 @@ from mlkd.errors import fail
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
-from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.item_scores import MeanItemScores
 from mlkd.tasks.scoring.language_means import mean_score, with_means
 from mlkd.tasks.scoring.scores import Score, TaskResult
 
@@ -49,11 +49,11 @@ class MseTask(ParallelTask):
                 where=self.name,
                 remedy="give the student a dense layer to the teacher's dimension, or leave this task out",
             )
-        scores, samples = [], {}
+        scores, item_scores = [], {}
         for pairs in sets:
             target_ND = targets.rows(pairs.source)
-            errors = MeanSample(squared_errors(target_ND, vectors.rows(pairs.target)).numpy())
-            samples[f"{pairs.language}/mse"] = errors
+            errors = MeanItemScores(squared_errors(target_ND, vectors.rows(pairs.target)).numpy())
+            item_scores[f"{pairs.language}/mse"] = errors
             scores.append(Score(pairs.language, "mse", errors.value(), errors.count))
             scores.append(Score(pairs.language, "explained", explained(errors.value(), target_ND), errors.count))
         return TaskResult(
@@ -64,7 +64,7 @@ class MseTask(ParallelTask):
             data_sha256=hash_sets(sets),
             scores=scores + [mean_score(scores, metric) for metric in ("mse", "explained")],
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
-            samples=with_means(samples),
+            item_scores=with_means(item_scores),
         )
 
 

@@ -19,9 +19,9 @@ from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.memory_mapped import DistinctTexts, Storage, encode_to_file, nearest_of_both
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
-from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 
 
 class Hit(enum.Enum):
@@ -73,13 +73,13 @@ class RetrievalTask(ParallelTask):
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for pairs in sets:
             source_hits, target_hits = self._hits(pairs, encoder)
-            samples[f"{pairs.language}/{self.source_language}->xx"] = MeanSample(source_hits)
-            samples[f"{pairs.language}/xx->{self.source_language}"] = MeanSample(target_hits)
-            samples[f"{pairs.language}/p@1"] = MeanSample((source_hits + target_hits) / 2)
-        samples = with_means(samples)
+            item_scores[f"{pairs.language}/{self.source_language}->xx"] = MeanItemScores(source_hits)
+            item_scores[f"{pairs.language}/xx->{self.source_language}"] = MeanItemScores(target_hits)
+            item_scores[f"{pairs.language}/p@1"] = MeanItemScores((source_hits + target_hits) / 2)
+        item_scores = with_means(item_scores)
         counted = "identical texts count" if self.hit is Hit.identical_text else "only the same line counts"
         vectors = "" if self.vectors is Storage.fp32 else f", {self.vectors.value} vectors"
         repeated = ", distinct pairs" if self.distinct_pairs else ""
@@ -89,9 +89,9 @@ class RetrievalTask(ParallelTask):
             main="p@1",
             higher_is_better=True,
             data_sha256=hash_sets(sets),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
-            samples=samples,
+            item_scores=item_scores,
         )
 
     def _hits(self, pairs: ParallelSet, encoder: Encoder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

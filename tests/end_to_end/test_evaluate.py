@@ -179,9 +179,9 @@ def test_nan_weights_give_no_silent_score(mlkd: Call, toy: Any, tasks: list[str]
     # What was scored before the failure is kept.
     code, _, err = mlkd("evaluate", f"checkpoint=['{toy.teacher}','{folder}']", f"output_dir={tmp_path}/out", *tasks)
     assert code == 6 and "error[E601]" in err
-    kept = read_results(tmp_path / "out/results.json", with_samples=True)
+    kept = read_results(tmp_path / "out/results.json", with_item_scores=True)
     assert [r.task for r in kept.results[str(toy.teacher)]] == TASKS and kept.systems == [str(toy.teacher)]
-    assert kept.results[str(toy.teacher)][0].samples and (tmp_path / "out/environment.json").is_file()
+    assert kept.results[str(toy.teacher)][0].item_scores and (tmp_path / "out/environment.json").is_file()
 
 
 def test_each_finished_task_has_a_line_on_stderr(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:

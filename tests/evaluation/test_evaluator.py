@@ -21,9 +21,9 @@ from mlkd.evaluation.evaluator import (
 )
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import Task
-from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.item_scores import MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import Score, TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import Score, TaskResult, scores_from_items
 
 
 class CountingEncoder:
@@ -114,18 +114,20 @@ def test_a_task_may_ask_for_the_encoder_itself() -> None:
 
 
 @dataclass(kw_only=True, slots=True)
-class SampledTask(LengthTask):
-    """The share of texts longer than one letter, with its samples and a table."""
+class ItemTask(LengthTask):
+    """The share of texts longer than one letter, with its item scores and a table."""
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
-        samples = with_means({"de/long": MeanSample((encoder.encode(data)[:, 0] > 1).numpy())})
-        scores = sample_scores(samples)
+        item_scores = with_means({"de/long": MeanItemScores((encoder.encode(data)[:, 0] > 1).numpy())})
+        scores = scores_from_items(item_scores)
         tables = {"texts": [(text,) for text in data]}
-        return TaskResult(self.name, "share", "long", True, "0", scores, {"a": 1}, samples=samples, tables=tables)
+        return TaskResult(
+            self.name, "share", "long", True, "0", scores, {"a": 1}, item_scores=item_scores, tables=tables
+        )
 
 
 def test_intervals_cost_nothing_unless_asked_for() -> None:
-    evaluations = Evaluations.load([SampledTask(name="s", sentences=["a", "bb", "ccc", "d"])])
+    evaluations = Evaluations.load([ItemTask(name="s", sentences=["a", "bb", "ccc", "d"])])
     (plain,) = evaluations.score(CountingEncoder())
     assert plain.details == {"a": 1}
     (known,) = evaluations.score(CountingEncoder(), num_resamples=200)
@@ -136,7 +138,7 @@ def test_intervals_cost_nothing_unless_asked_for() -> None:
 
 
 def test_progress_is_told_each_result_before_the_next_task() -> None:
-    tasks = [SampledTask(name="one", sentences=["a", "bb"]), TeacherTask(name="two"), LengthTask(name="three")]
+    tasks = [ItemTask(name="one", sentences=["a", "bb"]), TeacherTask(name="two"), LengthTask(name="three")]
     encoder = CountingEncoder()
     told: list[tuple[TaskResult, int]] = []
 
@@ -150,14 +152,14 @@ def test_progress_is_told_each_result_before_the_next_task() -> None:
     assert "intervals" in told[0][0].details
 
 
-def test_samples_are_kept_beside_the_json(tmp_path: Path) -> None:
-    results = Evaluations.load([SampledTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
+def test_item_scores_are_kept_beside_the_json(tmp_path: Path) -> None:
+    results = Evaluations.load([ItemTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
     write_task_results(tmp_path / "student.json", [*results, *RESULTS])
-    assert "samples" not in (tmp_path / "student.json").read_text()
+    assert "item_scores" not in (tmp_path / "student.json").read_text()
     first, *others = read_task_results(tmp_path / "student.json")
     assert (first, others) == (results[0], RESULTS)
-    assert {key: s.value() for key, s in first.samples.items()} == {"de/long": 200 / 3, "mean/long": 200 / 3}
-    assert others[0].samples == {} and first.tables == {}
+    assert {key: s.value() for key, s in first.item_scores.items()} == {"de/long": 200 / 3, "mean/long": 200 / 3}
+    assert others[0].item_scores == {} and first.tables == {}
 
 
 def test_tasks_share_one_cache_and_those_without_a_teacher_are_left_out() -> None:

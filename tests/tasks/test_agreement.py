@@ -32,8 +32,8 @@ def test_equals_scipy_over_the_students_and_the_teachers_cosines(write: Write, h
         found = _cosines(student, [r[left] for r in ROWS], [r[4] for r in ROWS])
         assert result.as_metrics()[f"agreement/{pair}/spearman"] == pytest.approx(100 * spearmanr(found, wanted)[0])
         assert result.as_metrics()[f"agreement/{pair}/pearson"] == pytest.approx(100 * pearsonr(found, wanted)[0])
-    assert list(result.samples) == ["en-de/spearman", "de-de/spearman", "mean/spearman"]
-    assert result.samples["mean/spearman"].value() == result.as_metrics()["agreement/mean/spearman"]
+    assert list(result.item_scores) == ["en-de/spearman", "de-de/spearman", "mean/spearman"]
+    assert result.item_scores["mean/spearman"].value() == result.as_metrics()["agreement/mean/spearman"]
     # The teacher is asked for English, the student for its own languages.
     assert {text[0] for text in teacher.asked if not text[0].isupper()} == {"a", "b"}
 

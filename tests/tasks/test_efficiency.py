@@ -64,7 +64,7 @@ def test_speed_is_the_median_of_the_passes(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.details == {"seconds": [1.0, 9.0, 2.0], "num_tokens": 6}
     assert result.main == "sentences_per_s" and result.higher_is_better
     assert "batch of 2, median of 3 passes, " in result.protocol and "threads, float32" in result.protocol
-    assert not result.samples
+    assert not result.item_scores
 
 
 def test_an_encoder_that_only_encodes_leaves_the_rest_undefined(hash_encoder: Any) -> None:

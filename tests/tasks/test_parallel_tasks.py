@@ -163,12 +163,12 @@ def test_order_of_rows_changes_nothing(order: list[int], request: pytest.Fixture
     assert english == [f"en {n}" for n in range(30)]
 
 
-def test_samples_are_what_the_scores_were_computed_from(noisy_encoder: Any) -> None:
+def test_item_scores_are_what_the_scores_were_computed_from(noisy_encoder: Any) -> None:
     tasks = [TatoebaTask(protocol=protocol) for protocol in TatoebaProtocol]
     for task in (*tasks, TranslationTask(), MseTask()):
         result = task.score(_sets(), noisy_encoder, noisy_encoder)
         values = {f"{score.language}/{score.metric}": (score.value, score.count) for score in result.scores}
-        found = {key: (sample.value(), sample.count) for key, sample in result.samples.items()}
+        found = {key: (items.value(), items.count) for key, items in result.item_scores.items()}
         assert found == {key: values[key] for key in found}
         assert {f"{language}/{result.main}" for language in ("de", "zh", "mean")} <= set(found)
 

@@ -46,7 +46,7 @@ def test_three_pairs_counted_by_hand(table_encoder: Any) -> None:
     third = pytest.approx(100 / 3)
     expected = {"en->xx": third, "xx->en": third, "p@1": third}
     assert result.as_metrics() == {f"retrieval/{who}/{m}": v for who in ("de", "mean") for m, v in expected.items()}
-    assert result.samples["de/p@1"].values_N.tolist() == [1.0, 0.0, 0.0]
+    assert result.item_scores["de/p@1"].values_N.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_equal_texts_count_or_not(table_encoder: Any) -> None:

@@ -102,7 +102,7 @@ def test_transfers_to_the_languages_that_share_the_space() -> None:
     assert metrics["xnli/mean/accuracy"] == pytest.approx((200 + metrics["xnli/sw/accuracy"]) / 3)
     assert result.protocol == "zero-shot, logistic regression on 300 en pairs, l2=0.3"
     assert [score.count for score in result.scores] == [100, 100, 100, 300]
-    assert {key: sample.value() for key, sample in result.samples.items()} == {
+    assert {key: items.value() for key, items in result.item_scores.items()} == {
         f"{score.language}/{score.metric}": score.value for score in result.scores
     }
     assert result.details["training_accuracy"] == 100.0

@@ -224,4 +224,4 @@ def test_embedded_sets_load_and_score(hash_encoder: Any) -> None:
     assert [pairs.language for pairs in data.sets] == ["de", "es", "ru", "zh"] and data.augmented is None
     result = task.score(data, hash_encoder())
     assert result.as_metrics()["xsim/mean/error"] > 80
-    assert result.samples["de/error"].count == len(data.sets[0].source)
+    assert result.item_scores["de/error"].count == len(data.sets[0].source)

@@ -17,12 +17,12 @@ from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
 from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, Ranking, rank_pairs
 from mlkd.tasks.bucc.reading import read_mining_files, read_mining_hub
-from mlkd.tasks.bucc.results import candidate_table, describe_ranking, f1_samples, kept_by_rank, kept_from
+from mlkd.tasks.bucc.results import candidate_table, describe_ranking, f1_item_scores, kept_by_rank, kept_from
 from mlkd.tasks.bucc.threshold import fit_threshold
 from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.scoring.item_scores import Sample
+from mlkd.tasks.scoring.item_scores import ItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 from mlkd.tasks.sources import (
     Origin,
     SourcedTask,
@@ -120,18 +120,18 @@ class BuccTask(SourcedTask):
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[BuccSet] = data
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         num_gold, tables, mined = {}, {}, {}
         for pairs in sets:
             found = self._mine(pairs, encoder)
             for prefix, kept in (("", found.kept), ("oracle_", found.kept_by_oracle)):
                 if kept is not None:
-                    counted = f1_samples(pairs.test, found.ranking, kept)
-                    samples |= {f"{pairs.pair}/{prefix}{metric}": sample for metric, sample in counted.items()}
+                    counted = f1_item_scores(pairs.test, found.ranking, kept)
+                    item_scores |= {f"{pairs.pair}/{prefix}{metric}": items for metric, items in counted.items()}
             num_gold[pairs.pair] = found.ranking.num_gold
             tables[pairs.pair] = candidate_table(pairs.test, found.ranking, found.kept)
             mined[pairs.pair] = describe_ranking(found.ranking, found.threshold, found.oracle_threshold)
-        samples = with_means(samples)
+        item_scores = with_means(item_scores)
         counts = {**num_gold, "mean": sum(num_gold.values())}
         label = "fitted" if self.train_path else "oracle"
         return TaskResult(
@@ -141,9 +141,9 @@ class BuccTask(SourcedTask):
             main="f1",
             higher_is_better=True,
             data_sha256=hash_rows(_rows_to_hash(sets)),
-            scores=[replace(score, count=counts[score.language]) for score in sample_scores(samples)],
+            scores=[replace(score, count=counts[score.language]) for score in scores_from_items(item_scores)],
             details={"threshold_from": label, "mining": mined},
-            samples=samples,
+            item_scores=item_scores,
             tables=tables,
         )
 

@@ -15,9 +15,9 @@ from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
 from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 from mlkd.tasks.sources import Origin, SourcedTask, language_problem, language_problems, read_columns
 from mlkd.tasks.xnli.classifier import fit_classifier
 
@@ -135,11 +135,13 @@ class XnliTask(SourcedTask):
         first_ND, second_ND = vectors.rows(training.premises), vectors.rows(training.hypotheses)
         classes_N = torch.tensor(training.classes)
         classifier = fit_classifier(first_ND, second_ND, classes_N, num_classes=len(LABELS), l2=self.l2)
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for pairs in loaded.tests:
             found = classifier.predict(vectors.rows(pairs.premises), vectors.rows(pairs.hypotheses))
-            samples[f"{pairs.language}/accuracy"] = MeanSample(found.numpy() == torch.tensor(pairs.classes).numpy())
-        samples = with_means(samples)
+            item_scores[f"{pairs.language}/accuracy"] = MeanItemScores(
+                found.numpy() == torch.tensor(pairs.classes).numpy()
+            )
+        item_scores = with_means(item_scores)
         fitted = classifier.predict(first_ND, second_ND) == classes_N
         return TaskResult(
             task=self.name,
@@ -147,13 +149,13 @@ class XnliTask(SourcedTask):
             main="accuracy",
             higher_is_better=True,
             data_sha256=hash_rows(_rows(loaded)),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={
                 "training_accuracy": 100 * float(fitted.double().mean()),
                 "iterations": classifier.iterations,
                 "gradient": classifier.gradient,
             },
-            samples=samples,
+            item_scores=item_scores,
         )
 
     def _load_set(self, name: str) -> NliSet:

@@ -25,9 +25,9 @@ from mlkd.tasks.parallel import (
     read_aligned_lines,
     without_empty,
 )
-from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 from mlkd.tasks.sources import named_language
 from mlkd.tasks.xsim.reading import Augmented, read_augmented
 
@@ -112,13 +112,13 @@ class XsimTask(NearestTask):
         source_texts = [*(text for pairs in loaded.sets for text in pairs.source), *augmented]
         target_texts = [text for pairs in loaded.sets for text in pairs.target]
         vectors = self.two_sides(encoder, teacher, source_texts, target_texts)
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for pairs in loaded.sets:
             kinds = self._errors(pairs, loaded.augmented, *vectors)
-            samples[f"{pairs.language}/error"] = MeanSample([kind is not None for kind in kinds])
+            item_scores[f"{pairs.language}/error"] = MeanItemScores([kind is not None for kind in kinds])
             for name in loaded.augmented.all_kinds if loaded.augmented is not None else []:
-                samples[f"{pairs.language}/error_{name}"] = MeanSample([kind == name for kind in kinds])
-        samples = with_means(samples)
+                item_scores[f"{pairs.language}/error_{name}"] = MeanItemScores([kind == name for kind in kinds])
+        item_scores = with_means(item_scores)
         variant = "xsim" if loaded.augmented is None else "xsim++"
         settings = f"xx->{self.source_language}, k={self.num_neighbours}, {self.margin.value}"
         return TaskResult(
@@ -127,9 +127,9 @@ class XsimTask(NearestTask):
             main="error",
             higher_is_better=False,
             data_sha256=_hash(loaded),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in loaded.sets}},
-            samples=samples,
+            item_scores=item_scores,
         )
 
     def _errors(
