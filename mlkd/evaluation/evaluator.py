@@ -57,8 +57,8 @@ class CachedEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluations:
-    """Tasks with their data, in the order of the configuration.
+class Evaluator:
+    """Evaluator: tasks with their data, in the order of the configuration, that score one encoder after another.
 
     Args:
         loaded: each task and what it loaded.
@@ -69,7 +69,7 @@ class Evaluations:
     teacher: str = ""
 
     @classmethod
-    def load(cls, tasks: Iterable[Task]) -> Evaluations:
+    def load(cls, tasks: Iterable[Task]) -> Evaluator:
         """Read the data of all tasks.
 
         Raises:

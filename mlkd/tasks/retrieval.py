@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from mlkd.errors import Problem
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.memory_mapped import DistinctTexts, Storage, encode_to_file, nearest_of_both
+from mlkd.tasks.memory_mapped import DistinctTexts, VectorDtype, encode_to_file, nearest_both_ways_on_disk
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
 from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
 from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 
 
-class Hit(enum.Enum):
+class HitCriterion(enum.Enum):
     """When the nearest candidate is right: its text is the wanted one, wherever it stands; or it is the same line."""
 
     identical_text = "identical_text"
@@ -54,9 +54,9 @@ class RetrievalTask(ParallelTask):
     needs_uncached: ClassVar[bool] = True
 
     name: str = "retrieval"
-    hit: Hit = field(default=Hit.identical_text)
+    hit: HitCriterion = field(default=HitCriterion.identical_text)
     distinct_pairs: bool = False
-    vectors: Storage = field(default=Storage.fp32)
+    vectors: VectorDtype = field(default=VectorDtype.fp32)
     vectors_dir: str = ""
     search: NeighbourSearch = field(default_factory=NeighbourSearch)
 
@@ -80,8 +80,8 @@ class RetrievalTask(ParallelTask):
             item_scores[f"{pairs.language}/xx->{self.source_language}"] = MeanItemScores(target_hits)
             item_scores[f"{pairs.language}/p@1"] = MeanItemScores((source_hits + target_hits) / 2)
         item_scores = with_means(item_scores)
-        counted = "identical texts count" if self.hit is Hit.identical_text else "only the same line counts"
-        vectors = "" if self.vectors is Storage.fp32 else f", {self.vectors.value} vectors"
+        counted = "identical texts count" if self.hit is HitCriterion.identical_text else "only the same line counts"
+        vectors = "" if self.vectors is VectorDtype.fp32 else f", {self.vectors.value} vectors"
         repeated = ", distinct pairs" if self.distinct_pairs else ""
         return TaskResult(
             task=self.name,
@@ -100,7 +100,7 @@ class RetrievalTask(ParallelTask):
         with tempfile.TemporaryDirectory(dir=self.vectors_dir or None, prefix="mlkd-vectors-") as folder:
             source_file = encode_to_file(encoder, source.texts, Path(folder) / "source", self.vectors)
             target_file = encode_to_file(encoder, target.texts, Path(folder) / "target", self.vectors)
-            of_source, of_target = nearest_of_both(self.search, source_file, target_file)
+            of_source, of_target = nearest_both_ways_on_disk(self.search, source_file, target_file)
             # Unmapped before the folder goes: some systems refuse to remove a file that is mapped.
             del source_file, target_file
         return (
@@ -109,7 +109,7 @@ class RetrievalTask(ParallelTask):
         )
 
     def _is_hit(self, found_N: NDArray[np.int64], wanted: DistinctTexts) -> NDArray[np.float64]:
-        if self.hit is Hit.identical_text:
+        if self.hit is HitCriterion.identical_text:
             is_hit: NDArray[np.bool_] = found_N == wanted.row_of_line
         else:
             is_hit = wanted.first_line[found_N] == np.arange(len(found_N))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlkd.config.train_schema import TrainConfig
-from mlkd.evaluation.evaluator import BestMetric, Evaluations, as_metrics, read_task_results, write_task_results
+from mlkd.evaluation.evaluator import BestMetric, Evaluator, as_metrics, read_task_results, write_task_results
 from mlkd.models.serialization import save_encoder
 from mlkd.runtime.checkpoints import Checkpoint
 from mlkd.runtime.log import RunLog
@@ -26,7 +26,7 @@ class Session:
 
     config: TrainConfig
     prepared: Prepared
-    evaluations: Evaluations
+    evaluations: Evaluator
     run: RunFolder
     run_log: RunLog
     best: BestMetric | None = None
@@ -59,7 +59,7 @@ class Session:
         return is_best
 
 
-def score_untrained(prepared: Prepared, evaluations: Evaluations, run: RunFolder) -> list[TaskResult]:
+def score_untrained(prepared: Prepared, evaluations: Evaluator, run: RunFolder) -> list[TaskResult]:
     """Scores of the student before its first step, computed once a run."""
     path = run.eval / "untrained.json"
     if not path.is_file():

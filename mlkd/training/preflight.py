@@ -12,7 +12,7 @@ import torch
 
 from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError, Problem
-from mlkd.evaluation.evaluator import Evaluations
+from mlkd.evaluation.evaluator import Evaluator
 from mlkd.losses.feature import Projection
 from mlkd.models.masked_lm import check_mask_token
 from mlkd.models.serialization import folder_dimension, folder_sha256
@@ -27,7 +27,7 @@ class Checked:
     """What the checks found: the device, and the evaluation data they had to read."""
 
     device: torch.device
-    evaluations: Evaluations
+    evaluations: Evaluator
 
 
 def check_run(config: TrainConfig) -> Checked:
@@ -54,7 +54,7 @@ def check_run(config: TrainConfig) -> Checked:
     if len(problems) == before:
         attempt(lambda: _check_mask_token(config), "student")
     attempt(config.data.check_files, "data")
-    evaluations = attempt(lambda: Evaluations.load(config.task.values()))
+    evaluations = attempt(lambda: Evaluator.load(config.task.values()))
     if problems:
         raise MlkdError(problems)
     if evaluations.need_teacher:

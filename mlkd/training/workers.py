@@ -20,7 +20,7 @@ from mlkd.distributed.launcher import Crew, Failure
 from mlkd.distributed.process_group import Ranks, checksums
 from mlkd.distributed.random_state import random_state
 from mlkd.errors import fail
-from mlkd.evaluation.evaluator import Evaluations
+from mlkd.evaluation.evaluator import Evaluator
 from mlkd.runtime.checkpoints import load_latest
 from mlkd.runtime.devices import return_free_memory
 from mlkd.runtime.hashing import fingerprint
@@ -164,9 +164,7 @@ def take_steps(pipe: Connection, ranks: Ranks, start: Start) -> None:
     device = torch.device(start.device)
     if device.type == "cuda":
         torch.cuda.set_device(ranks.rank)
-    distillation = prepare(
-        start.config, Checked(device, Evaluations([])), None, lambda: None, follows=True
-    ).distillation
+    distillation = prepare(start.config, Checked(device, Evaluator([])), None, lambda: None, follows=True).distillation
     distillation.ranks = ranks
     ranks.seed(start.config.seed, 0)
     if start.step is not None and start.checkpoints is not None:

@@ -14,7 +14,7 @@ from mlkd.errors import MlkdError, fail
 from mlkd.evaluation.evaluator import (
     BestMetric,
     CachedEncoder,
-    Evaluations,
+    Evaluator,
     as_metrics,
     read_task_results,
     write_task_results,
@@ -75,9 +75,9 @@ RESULTS = [
 def test_the_teacher_is_part_of_the_protocol_of_tasks_that_use_one() -> None:
     loaded: list[tuple[Task, Any]] = [(LengthTask(name="a"), ["x"]), (TeacherTask(name="b"), ["x"])]
     encoder = CountingEncoder()
-    found = Evaluations(loaded, teacher="0123456789ab").score(encoder, encoder)
+    found = Evaluator(loaded, teacher="0123456789ab").score(encoder, encoder)
     assert [r.protocol for r in found] == ["sum", "sum; teacher 0123456789ab"]
-    assert [r.protocol for r in Evaluations(loaded).score(encoder, encoder)] == ["sum", "sum"]
+    assert [r.protocol for r in Evaluator(loaded).score(encoder, encoder)] == ["sum", "sum"]
 
 
 def test_each_text_is_encoded_once() -> None:
@@ -109,7 +109,7 @@ class UncachedTask(LengthTask):
 def test_a_task_may_ask_for_the_encoder_itself() -> None:
     tasks = [LengthTask(name="one", sentences=["a", "bb"]), UncachedTask(name="two", sentences=["a", "bb"])]
     encoder = CountingEncoder()
-    Evaluations.load(tasks).score(encoder)
+    Evaluator.load(tasks).score(encoder)
     assert encoder.asked == [["a", "bb"], ["a", "bb"]]
 
 
@@ -127,10 +127,10 @@ class ItemTask(LengthTask):
 
 
 def test_intervals_cost_nothing_unless_asked_for() -> None:
-    evaluations = Evaluations.load([ItemTask(name="s", sentences=["a", "bb", "ccc", "d"])])
-    (plain,) = evaluations.score(CountingEncoder())
+    evaluator = Evaluator.load([ItemTask(name="s", sentences=["a", "bb", "ccc", "d"])])
+    (plain,) = evaluator.score(CountingEncoder())
     assert plain.details == {"a": 1}
-    (known,) = evaluations.score(CountingEncoder(), num_resamples=200)
+    (known,) = evaluator.score(CountingEncoder(), num_resamples=200)
     assert known.details["a"] == 1
     low, high = known.details["intervals"]["mean/long"]
     assert 0 <= low < 50 < high <= 100
@@ -146,14 +146,14 @@ def test_progress_is_told_each_result_before_the_next_task() -> None:
         assert 0 <= seconds < 60
         told.append((result, len(encoder.asked)))
 
-    results = Evaluations.load(tasks).score(encoder, num_resamples=100, progress=progress)
+    results = Evaluator.load(tasks).score(encoder, num_resamples=100, progress=progress)
     assert [result for result, _ in told] == results and [r.task for r in results] == ["one", "three"]
     assert [asked for _, asked in told] == [1, 2]
     assert "intervals" in told[0][0].details
 
 
 def test_item_scores_are_kept_beside_the_json(tmp_path: Path) -> None:
-    results = Evaluations.load([ItemTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
+    results = Evaluator.load([ItemTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
     write_task_results(tmp_path / "student.json", [*results, *RESULTS])
     assert "item_scores" not in (tmp_path / "student.json").read_text()
     first, *others = read_task_results(tmp_path / "student.json")
@@ -164,23 +164,23 @@ def test_item_scores_are_kept_beside_the_json(tmp_path: Path) -> None:
 
 def test_tasks_share_one_cache_and_those_without_a_teacher_are_left_out() -> None:
     tasks = [LengthTask(name="one", sentences=["a", "bb"]), TeacherTask(name="two", sentences=["bb", "ccc"])]
-    evaluations = Evaluations.load(tasks)
-    assert evaluations.need_teacher and not Evaluations.load(tasks[:1]).need_teacher
-    assert {name: list(texts) for name, texts in evaluations.texts().items()} == {
+    evaluator = Evaluator.load(tasks)
+    assert evaluator.need_teacher and not Evaluator.load(tasks[:1]).need_teacher
+    assert {name: list(texts) for name, texts in evaluator.texts().items()} == {
         "one": ["a", "bb"],
         "two": ["bb", "ccc"],
     }
     encoder = CountingEncoder()
-    results = evaluations.score(encoder, CountingEncoder())
+    results = evaluator.score(encoder, CountingEncoder())
     assert as_metrics(results) == {"one/mean/length": 3.0, "two/mean/length": 5.0}
     assert encoder.asked == [["a", "bb"], ["ccc"]]
-    assert [r.task for r in evaluations.score(CountingEncoder())] == ["one"]
+    assert [r.task for r in evaluator.score(CountingEncoder())] == ["one"]
 
 
 def test_the_problems_of_all_tasks_come_together() -> None:
     tasks = [LengthTask(name="one", broken="no a"), LengthTask(name="two"), LengthTask(name="three", broken="no b")]
     with pytest.raises(MlkdError) as caught:
-        Evaluations.load(tasks)
+        Evaluator.load(tasks)
     assert [p.what for p in caught.value.problems] == ["no a", "no b"]
 
 

@@ -21,7 +21,8 @@ from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import Neighbours, NeighbourSearch
 from mlkd.knn.retrieval import Retrieval
 from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, rank_pairs
-from mlkd.tasks.bucc.threshold import apply_threshold, fit_threshold
+from mlkd.tasks.bucc.results import kept_from
+from mlkd.tasks.bucc.threshold import fit_threshold
 
 _FOLDER = os.environ.get("MLKD_BUCC_SAMPLE", "")
 _DIMENSIONS = 1024
@@ -128,7 +129,8 @@ def test_reference_f1(
     fit = fit_threshold(ranking.score, ranking.is_correct, ranking.num_gold)
     print(margin, retrieval, protocol, 100 * fit.f1, fit.threshold)
     assert 100 * fit.f1 == pytest.approx(f1, abs=5e-5)
-    applied = apply_threshold(ranking.score, ranking.is_correct, ranking.num_gold, fit.threshold)
-    assert 100 * applied.f1 == pytest.approx(f1, abs=5e-5)
+    kept = kept_from(ranking, fit.threshold)
+    num_correct = int((kept & ranking.is_correct).sum())
+    assert 200 * num_correct / (int(kept.sum()) + ranking.num_gold) == pytest.approx(f1, abs=5e-5)
     if (margin, retrieval, protocol) == (Margin.ratio, Retrieval.max, BuccProtocol.laser):
         assert fit.threshold == pytest.approx(1.2536, abs=5e-5)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mlkd.errors import MlkdError
-from mlkd.evaluation.evaluator import Evaluations
+from mlkd.evaluation.evaluator import Evaluator
 from mlkd.models.serialization import load_encoder
 from mlkd.tasks import efficiency
 from mlkd.tasks.efficiency import EfficiencyTask, peak_bytes, sizes
@@ -105,7 +105,7 @@ def test_memory_of_the_device() -> None:
 def test_evaluations_measure_the_bare_encoder() -> None:
     task = EfficiencyTask(batch_size=10**6, num_passes=2, languages=["en"])
     encoder = SmallEncoder()
-    (result,) = Evaluations.load([task]).score(encoder)
+    (result,) = Evaluator.load([task]).score(encoder)
     # A cache would have asked once.
     assert len(encoder.batches) == 3
     assert result.as_metrics()["efficiency/mean/parameters"] == 29

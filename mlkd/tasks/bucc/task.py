@@ -41,7 +41,7 @@ class BuccSet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mined:
+class _MiningOutcome:
     """Ranked pairs, those kept, (P,) bool, and those an oracle's threshold keeps where another one was applied."""
 
     ranking: Ranking
@@ -147,17 +147,17 @@ class BuccTask(SourcedTask):
             tables=tables,
         )
 
-    def _mine(self, pairs: BuccSet, encoder: Encoder) -> _Mined:
+    def _mine(self, pairs: BuccSet, encoder: Encoder) -> _MiningOutcome:
         # One pair of corpora at a time: together their vectors could exceed the memory.
         ranking = self._rank(pairs.test, encoder)
         oracle = fit_threshold(ranking.score, ranking.is_correct, ranking.num_gold)
         by_rank = self.protocol is BuccProtocol.st
         kept_by_oracle = kept_by_rank(ranking, oracle) if by_rank else kept_from(ranking, oracle.threshold)
         if pairs.train is None:
-            return _Mined(ranking, oracle.threshold, kept_by_oracle, oracle.threshold, None)
+            return _MiningOutcome(ranking, oracle.threshold, kept_by_oracle, oracle.threshold, None)
         fitted = self._rank(pairs.train, encoder)
         threshold = fit_threshold(fitted.score, fitted.is_correct, fitted.num_gold).threshold
-        return _Mined(ranking, threshold, kept_from(ranking, threshold), oracle.threshold, kept_by_oracle)
+        return _MiningOutcome(ranking, threshold, kept_from(ranking, threshold), oracle.threshold, kept_by_oracle)
 
     def _rank(self, split: MiningSplit, encoder: Encoder) -> Ranking:
         settings = MiningSettings(self.num_neighbours, self.margin, self.retrieval, self.protocol, self.search)
