@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, Problem, out_of_range
 from mlkd.knn.block_search import search_both
 from mlkd.knn.duplicates import repeat_items, repeat_queries
 from mlkd.knn.faiss_backend import flat_top_k, inverted_file_top_k
@@ -87,11 +87,7 @@ class NeighbourSearch:
     num_probes: int = 32
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("block_mb", "num_lists", "num_probes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(Problem("E204", f"must be >= 1 (got {value})", where=name))
+        problems = out_of_range(self, "block_mb", "num_lists", "num_probes", ge=1)
         try:
             self._device()
         except RuntimeError:

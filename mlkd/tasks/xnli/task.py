@@ -102,10 +102,8 @@ class XnliTask(SourcedTask):
         if bool(self.path) != bool(self.train_path):
             problems.append(Problem("E209", "set both path and train_path, or none of them", where="train_path"))
         problems += out_of_range(self, "max_train", ge=3)
-        if not 0 < self.l2 < float("inf"):
-            problems.append(Problem("E204", f"must be > 0 (got {self.l2})", where="l2"))
-        if not 0 <= self.seed < 2**63:
-            problems.append(Problem("E204", f"must be in [0, 2^63) (got {self.seed})", where="seed"))
+        problems += out_of_range(self, "l2", gt=0, lt=float("inf"))
+        problems += out_of_range(self, "seed", ge=0, lt=2**63)
         return problems
 
     def load(self) -> NliData:
