@@ -13,7 +13,7 @@ from mlkd.config.quoting import as_hydra_reads
 from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import fail
 from mlkd.evaluation.run import evaluate as run_evaluation
-from mlkd.mining.run import Mined
+from mlkd.mining.run import MiningResult
 from mlkd.mining.run import mine as run_mining
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.serialization import load_encoder as load_encoder_on_cpu
@@ -78,7 +78,7 @@ def evaluate(config: EvaluateConfig) -> Results | None:
     return run_evaluation(config)
 
 
-def mine(config: MineConfig) -> Mined:
+def mine(config: MineConfig) -> MiningResult:
     """Find pairs of translations in two files of sentences; writes them, best first.
 
     Raises:

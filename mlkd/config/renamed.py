@@ -12,12 +12,23 @@ LOSSES = {
     "optim.lazy_embeddings": "optim.sparse_embeddings",
 }
 
+DATA_AND_TASKS = {
+    "data.repository": "data.dataset",
+    "data.config_name": "data.subset",
+    "data.config_names": "data.subsets",
+    "task.*.english": "task.*.source_encoder",
+    "task.*.english_column": "task.*.source_column",
+    "task.*.foreign_column": "task.*.target_column",
+    "task.*.english_path": "task.*.source_path",
+    "task.*.train_language": "task.*.source_language",
+}
+
 TRAINING = {
     "search": "hpo",
     "hardware.processes": "hardware.num_processes",
 }
 
-RENAMED: dict[str, str | tuple[str, ...]] = {**LOSSES, **TRAINING}
+RENAMED: dict[str, str | tuple[str, ...]] = {**LOSSES, **DATA_AND_TASKS, **TRAINING}
 
 
 def names_of_today(key: str) -> list[str]:

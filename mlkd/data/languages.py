@@ -7,33 +7,24 @@ from collections.abc import Sequence
 
 from mlkd.errors import Problem, did_you_mean
 
-# ISO 639-1.
-_TWO_LETTERS = (
-    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en "
-    "eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv "
-    "ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne "
-    "ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss "
-    "st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu"
-)
-# ISO 639-3: the languages of Tatoeba, FLORES-200, NLLB, LASER3, JW300 and UD, and the three-letter form of the above.
-_THREE_LETTERS = (
-    "aar abk ace acm acq aeb afr ajp aka alb als amh ang apc ara arb arg arm arq ars ary arz asm ast ava awa ayr aym "
-    "azb aze azj bak bam ban baq bar bel bem ben ber bho bjn bod bos bre bug bul bur cat cbk ceb ces cha che chi chr "
-    "chv cjk ckb cmn cor cos crh csb cym cze dan deu dik din div diq doi dsb dtp dut dyu dzo egl ell eng epo est eus "
-    "ewe ext fao fas fij fil fin fon fra fre frp fry fuc fuf ful fur fuv gaz ger geo gla gle glg glv gom gre grn gsw "
-    "guj hat hau haw hbo heb hil hin hne hrv hsb hun hye iba ibo ice ido iii ike ile ilo ina ind isl ita jam jav jbo "
-    "jpn kab kac kal kam kan kas kat kau kaz kbp kea khk khm kik kin kir kmb kmr knc kon kor kua kur kzj lad lao lat "
-    "lav lfn lij lim lin lit lld lmo ltg ltz lua lug luo lus luy lvs lzh mac mad mag mah mai mal mao mar max may mhr "
-    "min mkd mlg mlt mni mol mon mos mri msa mus mwl mya myv nah nap nau nav nbl nde ndo nds nep new nia nld nno nnb "
-    "nob nor nov npi nqo nso nus nya nyn oci oji ori orm orv ory oss pag pam pan pap pbt pcd pcm per pes plt pms pol "
-    "por prs pus que quy roh rom ron rum run rus sag sah san sat scn sco sei shn shs sin slk slo slv sme smo sna snd "
-    "som sot spa sqi srd srn srp ssw sun swa swe swg swh szl tah tam taq tat tel tet tgk tgl tha tib tir tlh tmh ton "
-    "tpi tsn tso tuk tum tur twi tyv tzl tzm uig ukr umb urd uzb uzn vec ven vie vol vro war wel wol wln wuu xal xho "
-    "ydd yid yor yue zgh zha zho zsm zul zza"
-)
-_CODES = frozenset(f"{_TWO_LETTERS} {_THREE_LETTERS}".split())
-# A script, a region, or a UN area number may follow: zh-cn, pt-BR, deu_Latn, es-419, sr-Latn-RS.
-_CODE = re.compile(r"(?P<base>[a-z]{2,3})(?P<parts>([-_]([A-Za-z]{4}|[A-Za-z]{2}|[0-9]{3})){0,2})")
+# Parts of ISO 639 with codes: two letters, three (bibliographic, terminological, every language), and families.
+_PARTS = ("pt1", "pt2b", "pt2t", "pt3", "pt5")
+# Withdrawn codes that published corpora still use.
+_WITHDRAWN = frozenset({"ajp", "bh", "kzj", "mol", "sh"})
+# Countries and old names that are often taken for language codes.
+_CONFUSED = {
+    "jp": "ja",
+    "cn": "zh",
+    "cz": "cs",
+    "dk": "da",
+    "gr": "el",
+    "kp": "ko",
+    "ua": "uk",
+    "iw": "he",
+}
+# A script, a region or a UN area number may follow, and a variant: zh-cn, deu_Latn, es-419, sr-Latn-RS,
+# oci_Latn_aran1260.
+_CODE = re.compile(r"(?P<base>[a-z]{2,3})([-_]([A-Za-z]{4}|[A-Za-z]{2}|[0-9]{3})){0,2}([-_][a-z0-9]{5,8})?")
 _PRIVATE = re.compile(r"x-[a-z0-9]+")
 _BOOLEANS = {"false": '"no"', "true": '"yes" or "on"'}
 
@@ -127,24 +118,42 @@ def check_language(code: object, where: str) -> Problem | None:
         value = text.capitalize()
         what = f"is the boolean {value}. YAML reads no/on/yes as booleans"
         return Problem("E206", what, where, f"write {_BOOLEANS[text.lower()]} in quotes")
-    match = _CODE.fullmatch(text)
-    if (match and match["base"] in _CODES) or _PRIVATE.fullmatch(text):
+    if is_language_code(text) or _PRIVATE.fullmatch(text):
         return None
-    # Countries and old names that are often taken for language codes.
-    confused = {
-        "jp": "ja",
-        "cn": "zh",
-        "cz": "cs",
-        "dk": "da",
-        "gr": "el",
-        "kp": "ko",
-        "se": "sv",
-        "ua": "uk",
-        "iw": "he",
-    }
-    suggestion = f" Did you mean '{confused[text]}'?" if text in confused else did_you_mean(text, _TWO_LETTERS.split())
     remedy = "use an ISO 639 code such as de, zh-cn or deu; for a code of your own write x-NAME"
-    return Problem("E207", f"unknown language '{text}'.{suggestion}", where, remedy)
+    return Problem("E207", f"unknown language '{text}'.{_suggestion(text)}", where, remedy)
+
+
+def is_language_code(text: str) -> bool:
+    """Whether `text` starts with a code of ISO 639 (any part of it) and goes on as a language tag may.
+
+    >>> is_language_code("brx_Deva"), is_language_code("qq")
+    (True, False)
+    """
+    match = _CODE.fullmatch(text)
+    return match is not None and _is_iso_639(match["base"])
+
+
+def _is_iso_639(code: str) -> bool:
+    # Its tables take 30 ms to load.
+    from iso639 import is_language
+
+    return code in _WITHDRAWN or is_language(code, _PARTS)
+
+
+def _suggestion(text: str) -> str:
+    """The code that was meant: of a country, in capitals, by an English name, or the nearest of two letters."""
+    from iso639 import Lang, is_language, iter_langs
+
+    meant = _CONFUSED.get(text)
+    if meant is None and is_language_code(text.lower()):
+        meant = text.lower()
+    if meant is None and is_language(text.title(), "name"):
+        named = Lang(text.title())
+        meant = named.pt1 or named.pt3
+    if meant is not None:
+        return f" Did you mean '{meant}'?"
+    return did_you_mean(text, [language.pt1 for language in iter_langs() if language.pt1])
 
 
 def expected_script(language: str) -> str | None:

@@ -28,16 +28,25 @@ def _check(language: str, known: Sequence[str]) -> None:
         raise ValueError(f"language must be one of {', '.join(known)} (got {language!r})")
 
 
-def everyday(language: str) -> list[tuple[str, str]]:
-    """(English, translation) pairs of everyday sentences.
+def everyday_texts(language: str) -> list[str]:
+    """Everyday sentences; sentence n is the same in every language.
 
     Raises:
         ValueError: an unknown language.
     """
-    _check(language, LANGUAGES)
+    _check(language, _ALL_LANGUAGES)
     header, rows = read_table("everyday.tsv")
     column = header.index(language)
-    return [(row[0], row[column]) for row in rows]
+    return [row[column] for row in rows]
+
+
+def everyday(language: str, source_language: str = "en") -> list[tuple[str, str]]:
+    """(source sentence, translation) pairs of everyday sentences.
+
+    Raises:
+        ValueError: an unknown language.
+    """
+    return list(zip(everyday_texts(source_language), everyday_texts(language), strict=True))
 
 
 def graded_pairs(first: str, second: str) -> list[tuple[float, str, str]]:
@@ -53,23 +62,23 @@ def graded_pairs(first: str, second: str) -> list[tuple[float, str, str]]:
     return [(float(row[0]), row[left], row[right]) for row in rows]
 
 
-def mining_set(language: str) -> MiningSet:
+def mining_set(source_language: str, target_language: str = "en") -> MiningSet:
     """A set in the manner of BUCC: translations planted among sentences that have none; ids like "de-000001".
 
     The rows of the everyday sentences in a fixed random order: the first are planted, of the others every second one
-    gives its English side and the rest their foreign side.
+    gives its target side and the rest their source side.
 
     Raises:
         ValueError: an unknown language.
     """
-    rows = everyday(language)
+    rows = everyday(target_language, source_language)
     random.Random(_SHUFFLE_SEED).shuffle(rows)
     planted, others = rows[:_NUM_PLANTED], rows[_NUM_PLANTED:]
-    source = _numbered(language, [text for _, text in planted + others[1::2]], seed=1)
-    target = _numbered("en", [english for english, _ in planted + others[::2]], seed=2)
+    source = _numbered(source_language, [text for text, _ in planted + others[1::2]], seed=1)
+    target = _numbered(target_language, [text for _, text in planted + others[::2]], seed=2)
     source_ids = {text: name for name, text in source}
     target_ids = {text: name for name, text in target}
-    gold = sorted((source_ids[text], target_ids[english]) for english, text in planted)
+    gold = sorted((source_ids[text], target_ids[translation]) for text, translation in planted)
     return MiningSet(source, target, gold)
 
 

@@ -18,7 +18,7 @@ def compare(config: EvaluateConfig) -> Results:
     found, errors = {}, []
     for path in config.compared_files:
         try:
-            found[path] = read_results(path, with_samples=True)
+            found[path] = read_results(path, with_item_scores=True)
         except MlkdError as error:
             errors.append(error)
     collect_problems(errors)

@@ -17,10 +17,10 @@ from mlkd.models.encoder import Encoder
 from mlkd.runtime.atomic_files import write_json
 from mlkd.tasks.base import Task, collect_problems
 from mlkd.tasks.scoring.bootstrap import with_intervals
-from mlkd.tasks.scoring.item_scores_file import read_samples, write_samples
+from mlkd.tasks.scoring.item_scores_file import find_item_scores, read_item_scores, write_item_scores
 from mlkd.tasks.scoring.scores import TaskResult
 
-SAMPLES_SUFFIX = ".samples.safetensors"
+ITEM_SCORES_SUFFIX = ".item_scores.safetensors"
 
 
 class CachedEncoder:
@@ -57,8 +57,8 @@ class CachedEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluations:
-    """Tasks with their data, in the order of the configuration.
+class Evaluator:
+    """Evaluator: tasks with their data, in the order of the configuration, that score one encoder after another.
 
     Args:
         loaded: each task and what it loaded.
@@ -69,7 +69,7 @@ class Evaluations:
     teacher: str = ""
 
     @classmethod
-    def load(cls, tasks: Iterable[Task]) -> Evaluations:
+    def load(cls, tasks: Iterable[Task]) -> Evaluator:
         """Read the data of all tasks.
 
         Raises:
@@ -183,7 +183,7 @@ class BestMetric:
 def write_task_results(path: Path, results: Sequence[TaskResult]) -> None:
     """Write the results of one encoder as JSON, and beside it what they were computed from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_samples(path.with_suffix(SAMPLES_SUFFIX), {r.task: r.samples for r in results if r.samples})
+    write_item_scores(path.with_suffix(ITEM_SCORES_SUFFIX), {r.task: r.item_scores for r in results if r.item_scores})
     write_json(path, [result.as_json() for result in results])
 
 
@@ -191,6 +191,6 @@ def read_task_results(path: Path) -> list[TaskResult]:
     """What `write_task_results` wrote."""
     entries = json.loads(path.read_text(encoding="utf-8"))
     results = [TaskResult.from_json(entry) for entry in entries]
-    beside = path.with_suffix(SAMPLES_SUFFIX)
-    samples = read_samples(beside) if beside.is_file() else {}
-    return [replace(result, samples=samples.get(result.task, {})) for result in results]
+    beside = find_item_scores(path.with_suffix(ITEM_SCORES_SUFFIX))
+    item_scores = read_item_scores(beside) if beside is not None else {}
+    return [replace(result, item_scores=item_scores.get(result.task, {})) for result in results]

@@ -15,7 +15,7 @@ from mlkd.config.composition import as_flat_dict
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.errors import MlkdError, fail
 from mlkd.evaluation.compare import compare
-from mlkd.evaluation.evaluator import Evaluations
+from mlkd.evaluation.evaluator import Evaluator
 from mlkd.models.precomputed import TEXTS_FILE, PrecomputedEncoder, export_texts
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.size import describe_size
@@ -56,8 +56,8 @@ def evaluate(config: EvaluateConfig) -> Results | None:
 
 
 @dataclass(slots=True)
-class Ongoing:
-    """An evaluation while it scores: each finished task is in results.json at once, and has a line on stderr.
+class RunningEvaluation:
+    """Running evaluation: each finished task is in results.json at once, and has a line on stderr.
 
     Args:
         config: of the evaluation.
@@ -69,27 +69,27 @@ class Ongoing:
     results: Results = field(default_factory=lambda: Results(systems=[], results={}))
     folder: Path | None = None
 
-    def begin(self, choice: EncoderChoice, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
-        """The next system."""
+    def start_system(self, choice: EncoderChoice, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
+        """Go on to the next system."""
         self.results.systems.append(choice.label)
         self.results.results[choice.label] = []
         described = choice.describe() | describe_encoder(encoder) | {"mlkd": __version__}
         self.results.describe[choice.label] = described
 
-    def finish(self, result: TaskResult, seconds: float) -> None:
-        """One task of the system."""
+    def add_result(self, result: TaskResult, seconds: float) -> None:
+        """Keep the result of one task of the system."""
         system = self.results.systems[-1]
         self.results.results[system].append(result)
         if self.folder is None:
             self.folder = output_folder(self.config)
             RunFolder(self.folder).write_environment(str(self.config.hardware.resolve()))
-            tell(f"what is finished: {self.folder / 'results.json'}")
+            print_progress(f"what is finished: {self.folder / 'results.json'}")
         write_results(self.folder / "results.json", self.results)
         position = f"{len(self.results.systems)}/{len(self.config.encoders)}"
-        tell(f"{position} {system}: {result.task} {seconds:.1f} s")
+        print_progress(f"{position} {system}: {result.task} {seconds:.1f} s")
 
 
-def tell(line: str) -> None:
+def print_progress(line: str) -> None:
     """What happens meanwhile goes to stderr: stdout is for the tables."""
     print(line, file=sys.stderr, flush=True)
 
@@ -97,24 +97,24 @@ def tell(line: str) -> None:
 def score(config: EvaluateConfig) -> tuple[Results, Path]:
     """Score every checkpoint on every task; the results, and the folder that they are kept in."""
     device = config.hardware.resolve()
-    evaluations = check(config)
+    evaluator = check(config)
     teacher = load(config, config.teacher, device) if config.teacher else None
-    if teacher is None and evaluations.need_teacher:
-        missing = ", ".join(task.name for task, _ in evaluations.loaded if task.needs_teacher)
+    if teacher is None and evaluator.need_teacher:
+        missing = ", ".join(task.name for task, _ in evaluator.loaded if task.needs_teacher)
         example = f"teacher_model={teacher_of_run(config.encoders) or 'sentence-transformers/LaBSE'}"
         raise fail("E205", f"is required by {missing}. Example: {example}", where="teacher_model")
-    if config.teacher and evaluations.need_teacher:
-        evaluations = replace(evaluations, teacher=config.teacher.describe()["sha256"][:HASH_DIGITS])
+    if config.teacher and evaluator.need_teacher:
+        evaluator = replace(evaluator, teacher=config.teacher.describe()["sha256"][:HASH_DIGITS])
     for line in unfinished_runs(config.encoders):
-        tell(line)
-    ongoing = Ongoing(config)
+        print_progress(line)
+    running = RunningEvaluation(config)
     for choice in config.encoders:
         encoder = load(config, choice, device)
-        ongoing.begin(choice, encoder)
-        evaluations.score(encoder, teacher, num_resamples=config.num_resamples, progress=ongoing.finish)
-    results = ongoing.results
+        running.start_system(choice, encoder)
+        evaluator.score(encoder, teacher, num_resamples=config.num_resamples, progress=running.add_result)
+    results = running.results
     results.comparisons = compare_systems(results.results, config.num_resamples)
-    return results, ongoing.folder or output_folder(config)
+    return results, running.folder or output_folder(config)
 
 
 def teacher_of_run(choices: Sequence[EncoderChoice]) -> str:
@@ -149,14 +149,14 @@ def describe_encoder(encoder: SentenceEncoder | PrecomputedEncoder) -> dict[str,
 
 def export(config: EvaluateConfig) -> None:
     """Write every text of the tasks to a file, for vectors that are computed elsewhere."""
-    texts = Evaluations.load(config.task.values()).encoded_texts()
+    texts = Evaluator.load(config.task.values()).encoded_texts()
     folder = Path(config.export_texts).expanduser()
     count = export_texts(folder, texts)
     print(f"{count:,} texts: {folder / TEXTS_FILE}")
     print(f"next: write {folder}/<name>.npy, float32 (N, D), row n the vector of line n; then checkpoint={folder}")
 
 
-def check(config: EvaluateConfig) -> Evaluations:
+def check(config: EvaluateConfig) -> Evaluator:
     """Locate all models and read all data; every problem at once."""
     errors: list[MlkdError] = []
     encoders = [*config.encoders, *([config.teacher] if config.teacher else [])]
@@ -165,23 +165,23 @@ def check(config: EvaluateConfig) -> Evaluations:
             choice.locate()
         except MlkdError as error:
             errors.append(error)
-    evaluations = Evaluations([])
+    evaluator = Evaluator([])
     try:
-        evaluations = Evaluations.load(config.task.values())
+        evaluator = Evaluator.load(config.task.values())
     except MlkdError as error:
         errors.append(error)
     collect_problems(errors)
-    check_vectors([choice for choice in encoders if choice.vectors], evaluations)
-    return evaluations
+    check_vectors([choice for choice in encoders if choice.vectors], evaluator)
+    return evaluator
 
 
-def check_vectors(choices: Sequence[EncoderChoice], evaluations: Evaluations) -> None:
+def check_vectors(choices: Sequence[EncoderChoice], evaluator: Evaluator) -> None:
     """Every text of the tasks must be among those that vectors were computed for."""
     errors = []
     for choice in choices:
         try:
             encoder = PrecomputedEncoder.open(choice.locate())
-            encoder.check(evaluations.encoded_texts())
+            encoder.check(evaluator.encoded_texts())
         except MlkdError as error:
             errors.append(error)
     collect_problems(errors)

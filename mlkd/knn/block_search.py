@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from mlkd.knn.precision import FP32, Arithmetic, error_bound, matmul_precision
-from mlkd.knn.shortlist import Best, Shortlist
-from mlkd.knn.top_k import RunningBest
-from mlkd.knn.unit_vectors import UnitRows, as_similarity
+from mlkd.knn.shortlist import Shortlist, TopK
+from mlkd.knn.top_k import StreamingTopK
+from mlkd.knn.unit_vectors import UnitVectors, as_similarity
 
 # Stored rows that stay in memory, in bytes; more are converted again for every stripe of so many tiles.
 _STORED_BYTES = 2**28
 _STRIPE = 8
-# Fewer similarities than this are computed exactly at once.
-_FEW = 2**18
+# Up to this many similarities are computed exactly at once.
+_MAX_EXACT = 2**18
 
 
-Found = tuple[Tensor, Tensor]
+SimilarityAndIndex = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
+class TileSizes:
     """Sizes of a pass: `rows` x `columns` similarities at a time, maxima of `row_group` rows and `column_group` columns
     of them."""
 
@@ -37,7 +37,7 @@ class Tiles:
     column_group: int
 
     @classmethod
-    def of(cls, block_size: int, num_rows: int, num_columns: int, k: int) -> Tiles:
+    def of(cls, block_size: int, num_rows: int, num_columns: int, k: int) -> TileSizes:
         """The largest tiles of `block_size` similarities, columns to rows about two to one where both are many."""
         rows = min(2 ** max(0, (block_size.bit_length() - 2) // 2), _power_of_two(num_rows))
         columns = max(1, min(2 ** ((block_size // rows).bit_length() - 1), _power_of_two(num_columns)))
@@ -45,30 +45,36 @@ class Tiles:
 
 
 def search_both(
-    source: UnitRows, target: UnitRows, num_neighbours: int, arithmetic: Arithmetic, block_size: int, *, one_way: bool
-) -> tuple[Found, Found | None]:
+    source: UnitVectors,
+    target: UnitVectors,
+    num_neighbours: int,
+    arithmetic: Arithmetic,
+    block_size: int,
+    *,
+    one_way: bool,
+) -> tuple[SimilarityAndIndex, SimilarityAndIndex | None]:
     """The K best of every row of both sides.
 
     Returns:
         (N, min(K, M)) float32 similarities and int64 rows of `target`, and (M, min(K, N)) of `source`, or None if
         `one_way`.
     """
-    tiles = Tiles.of(block_size, len(source), len(target), num_neighbours)
+    tiles = TileSizes.of(block_size, len(source), len(target), num_neighbours)
     is_too_wide = num_neighbours > tiles.columns or (num_neighbours > tiles.rows and not one_way)
-    if len(source) * len(target) <= _FEW or is_too_wide:
-        forward = exact_best(source, target, num_neighbours)
-        return forward, None if one_way else exact_best(target, source, num_neighbours)
+    if len(source) * len(target) <= _MAX_EXACT or is_too_wide:
+        forward = exact_top_k(source, target, num_neighbours)
+        return forward, None if one_way else exact_top_k(target, source, num_neighbours)
     with matmul_precision(arithmetic):
         best, backward = _one_pass(source, target, num_neighbours, arithmetic, tiles, one_way=one_way)
     return (
-        _with_the_uncertain(best, source, target, arithmetic, block_size),
-        None if backward is None else _with_the_uncertain(backward, target, source, arithmetic, block_size),
+        _search_uncertain_again(best, source, target, arithmetic, block_size),
+        None if backward is None else _search_uncertain_again(backward, target, source, arithmetic, block_size),
     )
 
 
-def exact_best(queries: UnitRows, items: UnitRows, num_neighbours: int, size: int = 1024) -> Found:
+def exact_top_k(queries: UnitVectors, items: UnitVectors, num_neighbours: int, size: int = 1024) -> SimilarityAndIndex:
     """By float64 products, which are exact, and slow."""
-    best = RunningBest(len(queries), min(num_neighbours, len(items)), queries.device)
+    best = StreamingTopK(len(queries), min(num_neighbours, len(items)), queries.device)
     with torch.no_grad():
         for start in range(0, len(queries), size):
             rows = slice(start, min(start + size, len(queries)))
@@ -80,8 +86,8 @@ def exact_best(queries: UnitRows, items: UnitRows, num_neighbours: int, size: in
 
 
 def _one_pass(
-    source: UnitRows, target: UnitRows, k: int, arithmetic: Arithmetic, tiles: Tiles, *, one_way: bool
-) -> tuple[Best, Best | None]:
+    source: UnitVectors, target: UnitVectors, k: int, arithmetic: Arithmetic, tiles: TileSizes, *, one_way: bool
+) -> tuple[TopK, TopK | None]:
     bound_N = error_bound(arithmetic, source.residual, float(target.residual.max()), source.dim)
     bound_M = error_bound(arithmetic, target.residual, float(source.residual.max()), source.dim)
     targets = _StoredBlocks(target, tiles.columns)
@@ -92,7 +98,7 @@ def _one_pass(
     for first in range(0, len(source), _STRIPE * tiles.rows):
         stripe = slice(first, min(first + _STRIPE * tiles.rows, len(source)))
         forward = _shortlist(bound_N[stripe], min(k, len(target)), arithmetic, tiles.rows)
-        source_SD = source.as_stored(stripe, len(forward.bar))
+        source_SD = source.as_stored(stripe, len(forward.threshold))
         for column, target_CD in targets:
             for row in range(0, len(source_SD), tiles.rows):
                 torch.mm(source_SD[row : row + tiles.rows], target_CD.T, out=product)
@@ -101,14 +107,14 @@ def _one_pass(
                 if backward is not None:
                     by_column = block.view(tiles.row_group, -1, tiles.columns).amax(dim=0)
                     backward.add(block, by_column, False, column, first + row)
-        found.append(forward.best(source.subset(stripe), target))
-    return _joined(found), None if backward is None else backward.best(target, source)
+        found.append(forward.top_k(source.subset(stripe), target))
+    return _joined(found), None if backward is None else backward.top_k(target, source)
 
 
 class _StoredBlocks:
     """Blocks of targets as stored; all of them stay in memory where they fit."""
 
-    def __init__(self, rows: UnitRows, size: int) -> None:
+    def __init__(self, rows: UnitVectors, size: int) -> None:
         self._rows, self._size = rows, size
         self._num_padded = -(-len(rows) // size) * size
         self._all: Tensor | None = None
@@ -136,13 +142,13 @@ def _shortlist(bound: Tensor, k: int, arithmetic: Arithmetic, size: int) -> Shor
     return Shortlist(bound, k, arithmetic, -(-len(bound) // size) * size, max_per_query=32 * k + 64)
 
 
-def _joined(found: list[Best]) -> Best:
-    return Best(*(torch.cat([getattr(best, name) for best in found]) for name in ("is_certain", "similarity", "item")))
+def _joined(found: list[TopK]) -> TopK:
+    return TopK(*(torch.cat([getattr(best, name) for best in found]) for name in ("is_certain", "similarity", "item")))
 
 
-def _with_the_uncertain(
-    best: Best, queries: UnitRows, items: UnitRows, arithmetic: Arithmetic, block_size: int
-) -> Found:
+def _search_uncertain_again(
+    best: TopK, queries: UnitVectors, items: UnitVectors, arithmetic: Arithmetic, block_size: int
+) -> SimilarityAndIndex:
     """Queries that low precision leaves open are searched again in fp32, and what that leaves open exactly."""
     open_Q = (~best.is_certain).nonzero().squeeze(1)
     if len(open_Q) == 0:
@@ -153,7 +159,7 @@ def _with_the_uncertain(
     similarity[best.is_certain], item[best.is_certain] = best.similarity, best.item
     rest = queries.subset(open_Q)
     if arithmetic is FP32:
-        similarity[open_Q], item[open_Q] = exact_best(rest, items, k)
+        similarity[open_Q], item[open_Q] = exact_top_k(rest, items, k)
     else:
         again, _ = search_both(rest.as_float32(), items.as_float32(), k, FP32, block_size, one_way=True)
         similarity[open_Q], item[open_Q] = again

@@ -16,7 +16,7 @@ from torch import Tensor
 from mlkd.errors import fail
 from mlkd.knn.precision import FP32, TF32, error_bound
 from mlkd.knn.top_k import order_ties
-from mlkd.knn.unit_vectors import UnitRows, similarities
+from mlkd.knn.unit_vectors import UnitVectors, similarities
 
 _CPU_WHEELS = ("faiss-cpu",)
 _GPU_WHEELS = ("faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cu13")
@@ -44,7 +44,7 @@ def import_faiss() -> Any:
         raise fail("E502", f"search.backend=faiss needs faiss ({error})", remedy=remedy) from error
 
 
-def flat_best(queries: UnitRows, items: UnitRows, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def flat_top_k(queries: UnitVectors, items: UnitVectors, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The K best by `IndexFlatIP`: twice as many candidates, compared by exact similarity.
 
     Args:
@@ -68,8 +68,8 @@ def flat_best(queries: UnitRows, items: UnitRows, k: int) -> tuple[Tensor, Tenso
     return similarity[:, :k], item[:, :k], is_certain
 
 
-def inverted_file_best(
-    queries: UnitRows, items: UnitRows, k: int, num_lists: int | None, num_probes: int
+def inverted_file_top_k(
+    queries: UnitVectors, items: UnitVectors, k: int, num_lists: int | None, num_probes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The K best of the lists that are looked into (`IndexIVFFlat`), compared by exact similarity.
 
@@ -108,12 +108,12 @@ def _placed(index: Any, device: torch.device) -> tuple[Any, bool]:
     return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index), True
 
 
-def _add(index: Any, items: UnitRows) -> None:
+def _add(index: Any, items: UnitVectors) -> None:
     for rows in _chunks(len(items)):
         index.add(items.as_stored(rows, rows.stop - rows.start).cpu().numpy())
 
 
-def _ranked(index: Any, queries: UnitRows, items: UnitRows, num_candidates: int) -> tuple[Tensor, Tensor, Tensor]:
+def _ranked(index: Any, queries: UnitVectors, items: UnitVectors, num_candidates: int) -> tuple[Tensor, Tensor, Tensor]:
     """(N, L) similarities and rows, best first, missing ones at -inf; and (N,) faiss's own similarity of its last."""
     parts = []
     for rows in _chunks(len(queries)):

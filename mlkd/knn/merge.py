@@ -1,4 +1,4 @@
-"""Corpora searched shard by shard, with the neighbours one search over everything finds, to the last bit.
+"""Sharded search: corpora searched part by part, with the neighbours one search over everything finds, to the last bit.
 
 Shapes: N source rows, M target rows, D dimensions, K neighbours.
 """
@@ -34,8 +34,8 @@ def merge(parts: Sequence[Neighbours], num_neighbours: int) -> Neighbours:
     return Neighbours(similarity[:, :num_neighbours].contiguous(), index[:, :num_neighbours].contiguous())
 
 
-class BothWays:
-    """Neighbours of both sides, gathered from searches of one source shard among one target shard each.
+class ShardedSearch:
+    """Sharded search: neighbours of both sides, gathered from searches of one source shard in one target shard each.
 
     Every pair of shards is added once, in any order. Beyond the two shards of one `add`, memory holds K neighbours
     a row: 12 K bytes for each of the N + M rows.
@@ -47,7 +47,7 @@ class BothWays:
         num_neighbours: K, at least 1.
 
     >>> from mlkd.knn.neighbours import NeighbourSearch
-    >>> gathered = BothWays(NeighbourSearch(device="cpu"), 1, 2, 1)
+    >>> gathered = ShardedSearch(NeighbourSearch(device="cpu"), 1, 2, 1)
     >>> gathered.add(0, torch.tensor([[1.0, 0.0]]), 0, torch.tensor([[0.0, 1.0]]))
     >>> gathered.add(0, torch.tensor([[1.0, 0.0]]), 1, torch.tensor([[1.0, 0.0]]))
     >>> forward, backward = gathered.result()
@@ -58,15 +58,15 @@ class BothWays:
     def __init__(self, search: NeighbourSearch, num_source: int, num_target: int, num_neighbours: int) -> None:
         self._search = search
         self._num_neighbours = num_neighbours
-        self._forward = _nothing(num_source, min(num_neighbours, num_target))
-        self._backward = _nothing(num_target, min(num_neighbours, num_source))
+        self._forward = _empty(num_source, min(num_neighbours, num_target))
+        self._backward = _empty(num_target, min(num_neighbours, num_source))
         self._num_pairs = 0
 
     def add(self, first_source: int, source_RD: Tensor, first_target: int, target_CD: Tensor) -> None:
         """Search source rows [first_source, first_source + R) among target rows [first_target, first_target + C)."""
         forward, backward = self._search.both_ways(source_RD, target_CD, self._num_neighbours)
-        _put(self._forward, first_source, forward, first_target)
-        _put(self._backward, first_target, backward, first_source)
+        _merge_into(self._forward, first_source, forward, first_target)
+        _merge_into(self._backward, first_target, backward, first_source)
         self._num_pairs += len(source_RD) * len(target_CD)
 
     def result(self) -> tuple[Neighbours, Neighbours]:
@@ -76,12 +76,12 @@ class BothWays:
         return self._forward, self._backward
 
 
-def _put(whole: Neighbours, first_row: int, found: Neighbours, first_index: int) -> None:
+def _merge_into(whole: Neighbours, first_row: int, found: Neighbours, first_index: int) -> None:
     rows = slice(first_row, first_row + len(found.index))
     before = Neighbours(whole.similarity[rows], whole.index[rows])
     merged = merge([before, Neighbours(found.similarity, found.index + first_index)], whole.index.shape[1])
     whole.similarity[rows], whole.index[rows] = merged.similarity, merged.index
 
 
-def _nothing(num_rows: int, k: int) -> Neighbours:
+def _empty(num_rows: int, k: int) -> Neighbours:
     return Neighbours(torch.full((num_rows, k), -torch.inf), torch.full((num_rows, k), -1, dtype=torch.int64))

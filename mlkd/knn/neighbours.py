@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, Problem, out_of_range
 from mlkd.knn.block_search import search_both
 from mlkd.knn.duplicates import repeat_items, repeat_queries
-from mlkd.knn.faiss_backend import flat_best, inverted_file_best
+from mlkd.knn.faiss_backend import flat_top_k, inverted_file_top_k
 from mlkd.knn.precision import FP32, Arithmetic, Precision, arithmetic_of
-from mlkd.knn.unit_vectors import Distinct, UnitRows, distinct_rows
+from mlkd.knn.unit_vectors import DistinctVectors, UnitVectors, distinct_vectors
 
 logger = logging.getLogger("mlkd")
 
@@ -87,11 +87,7 @@ class NeighbourSearch:
     num_probes: int = 32
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("block_mb", "num_lists", "num_probes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(Problem("E204", f"must be >= 1 (got {value})", where=name))
+        problems = out_of_range(self, "block_mb", "num_lists", "num_probes", ge=1)
         try:
             self._device()
         except RuntimeError:
@@ -135,24 +131,24 @@ class NeighbourSearch:
         found, _ = search_both(query.rows, corpus.rows, num_neighbours, arithmetic, self._block_size(), one_way=True)
         return _neighbours(found, query, corpus, num_neighbours)
 
-    def _one_way(self, query: Distinct, corpus: Distinct, num_neighbours: int) -> Neighbours:
+    def _one_way(self, query: DistinctVectors, corpus: DistinctVectors, num_neighbours: int) -> Neighbours:
         """With faiss; what it leaves open is searched here."""
         queries, items, k = query.rows, corpus.rows, min(num_neighbours, len(corpus.rows))
         recall = None
         if self.backend is Backend.faiss:
-            similarity, index, is_done = flat_best(queries, items, k)
+            similarity, index, is_done = flat_top_k(queries, items, k)
         else:
-            similarity, index, is_done = inverted_file_best(queries, items, k, self.num_lists, self.num_probes)
+            similarity, index, is_done = inverted_file_top_k(queries, items, k, self.num_lists, self.num_probes)
             recall = self._recall(index, queries, items)
         rest = (~is_done).nonzero().squeeze(1)
         if len(rest) > 0:
             similarity[rest], index[rest] = self._exact(queries.subset(rest), items, k)
         return _neighbours((similarity, index), query, corpus, num_neighbours, recall)
 
-    def _exact(self, queries: UnitRows, items: UnitRows, k: int) -> tuple[Tensor, Tensor]:
+    def _exact(self, queries: UnitVectors, items: UnitVectors, k: int) -> tuple[Tensor, Tensor]:
         return search_both(queries, items, k, FP32, self._block_size(), one_way=True)[0]
 
-    def _recall(self, index_NK: Tensor, queries: UnitRows, items: UnitRows) -> Recall:
+    def _recall(self, index_NK: Tensor, queries: UnitVectors, items: UnitVectors) -> Recall:
         generator = torch.Generator().manual_seed(0)
         sample = torch.randperm(len(queries), generator=generator)[:_RECALL_ROWS].to(index_NK.device)
         _, exact_SK = self._exact(queries.subset(sample), items, index_NK.shape[1])
@@ -164,7 +160,9 @@ class NeighbourSearch:
         logger.info(what, 100 * recall.at_1, 100 * recall.at_k, index_NK.shape[1], recall.num_rows)
         return recall
 
-    def _prepare(self, source: Tensor, target: Tensor, num_neighbours: int) -> tuple[Distinct, Distinct, Arithmetic]:
+    def _prepare(
+        self, source: Tensor, target: Tensor, num_neighbours: int
+    ) -> tuple[DistinctVectors, DistinctVectors, Arithmetic]:
         assert num_neighbours >= 1, f"num_neighbours must be >= 1 (got {num_neighbours})"
         assert len(source) > 0 and len(target) > 0, "nothing to search: a side has no rows"
         assert source.shape[1] == target.shape[1], "both sides must have the same dimension"
@@ -172,8 +170,8 @@ class NeighbourSearch:
         arithmetic = arithmetic_of(self.precision, device) if self.backend is Backend.torch else FP32
         with torch.no_grad():
             return (
-                distinct_rows(source, "source", device, arithmetic.stored),
-                distinct_rows(target, "target", device, arithmetic.stored),
+                distinct_vectors(source, "source", device, arithmetic.stored),
+                distinct_vectors(target, "target", device, arithmetic.stored),
                 arithmetic,
             )
 
@@ -188,7 +186,11 @@ class NeighbourSearch:
 
 
 def _neighbours(
-    found: tuple[Tensor, Tensor], query: Distinct, corpus: Distinct, num_neighbours: int, recall: Recall | None = None
+    found: tuple[Tensor, Tensor],
+    query: DistinctVectors,
+    corpus: DistinctVectors,
+    num_neighbours: int,
+    recall: Recall | None = None,
 ) -> Neighbours:
     found = repeat_queries(repeat_items(found, corpus.row_of, num_neighbours), query.row_of)
     return Neighbours(found[0].cpu().contiguous(), found[1].cpu().contiguous(), recall)

@@ -74,7 +74,7 @@ def retrieve(forward: Neighbours, backward: Neighbours, margin: Margin, retrieva
         torch.cat([forward_target, all_targets]),
         torch.cat([forward_score, backward_score]),
     )
-    return _each_once(both)
+    return _greedy_one_to_one(both)
 
 
 def _best(neighbours: Neighbours, other: Neighbours, margin: Margin) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ def _best_first(source: Tensor, target: Tensor, score: Tensor) -> Candidates:
     return Candidates(source[order], target[order], score[order])
 
 
-def _each_once(candidates: Candidates) -> Candidates:
+def _greedy_one_to_one(candidates: Candidates) -> Candidates:
     """Greedy one-to-one: keep a pair if neither of its sentences was used by a better one.
 
     In rounds: a pair that comes first for both its sentences is kept by the greedy choice too, whatever else there is;

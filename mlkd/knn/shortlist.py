@@ -1,8 +1,8 @@
-"""Pairs that can be among the K best of their query, kept while blocks of rounded similarities go by.
+"""Candidate pruning: pairs that can be among the top K of their query, kept while blocks of rounded similarities pass.
 
-Every query has a bar: a rounded similarity below it cannot belong to the K best, whatever the rounding did. The bar
-rises as better pairs come in. Similarities are compared as their bits, which order positive floats and cost a fraction
-of comparing bf16; a query whose bar is not above zero in the end is left to an exact search.
+Every query has a threshold: a rounded similarity below it cannot belong to the top K, whatever the rounding did. The
+threshold rises as better pairs come in. Similarities are compared as their bits, which order positive floats and cost a
+fraction of comparing bf16; a query whose threshold is not above zero in the end is left to an exact search.
 
 Shapes: Q queries, R x C one block, G groups of rows or columns, P pairs, K entries.
 """
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from mlkd.knn.precision import Arithmetic
 from mlkd.knn.top_k import order_ties
-from mlkd.knn.unit_vectors import UnitRows, similarities
+from mlkd.knn.unit_vectors import UnitVectors, similarities
 
-# More groups of a block above the bar than this many per query, and the bar is raised within the block.
+# More groups of a block above the threshold than this many per query, and the threshold is raised within the block.
 _MANY_GROUPS = 2
 _QUERIES_AT_ONCE = 8192
 
@@ -34,8 +34,8 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
-    """What a shortlist ends in.
+class TopK:
+    """The proven top K of each query, as far as low precision proves them.
 
     Args:
         is_certain: (Q,) whether the query's K best are proven.
@@ -49,7 +49,7 @@ class Best:
 
 
 class Shortlist:
-    """For Q queries.
+    """Candidates of Q queries, to be re-ranked by exact similarity.
 
     Args:
         bound_Q: (Q,) float64, how far a computed product can be from the exact one.
@@ -65,13 +65,13 @@ class Shortlist:
         self._arithmetic = arithmetic
         self._max_per_query = max_per_query
         self._never = torch.iinfo(arithmetic.bits).max
-        self.bar = torch.ones(num_padded, dtype=arithmetic.bits, device=bound_Q.device)
+        self.threshold = torch.ones(num_padded, dtype=arithmetic.bits, device=bound_Q.device)
         self._pairs: list[Pairs] = []
         self._num_new = 0
         self._num_kept = 0
 
     def add(self, block: Tensor, maxima: Tensor, along_rows: bool, first_query: int, first_item: int) -> None:
-        """Take what passes the bar.
+        """Keep the pairs that reach their query's threshold.
 
         Args:
             block: (R, C) bits of rounded similarities, contiguous.
@@ -82,8 +82,8 @@ class Shortlist:
         """
         num_queries = block.shape[0] if along_rows else block.shape[1]
         queries = slice(first_query, first_query + num_queries)
-        bar = self.bar[queries].unsqueeze(1 if along_rows else 0)
-        above = _places(maxima >= bar) if maxima.is_cuda else _places_on_cpu(maxima, bar)
+        threshold = self.threshold[queries].unsqueeze(1 if along_rows else 0)
+        above = _positions(maxima >= threshold) if maxima.is_cuda else _positions_on_cpu(maxima, threshold)
         if len(above) > _MANY_GROUPS * num_queries:
             above = self._raise_within(maxima, along_rows, queries)
         if len(above) == 0:
@@ -92,8 +92,8 @@ class Shortlist:
         query, group = (row, column) if along_rows else (column, row)
         members, step = _members(block, maxima.shape[1 if along_rows else 0], along_rows)
         bits = members[row * block.shape[1] + column]
-        bar = self.bar[query + first_query].unsqueeze(1)
-        passes = _places(bits >= bar) if maxima.is_cuda else _places_on_cpu(bits, bar)
+        threshold = self.threshold[query + first_query].unsqueeze(1)
+        passes = _positions(bits >= threshold) if maxima.is_cuda else _positions_on_cpu(bits, threshold)
         which, member = passes // bits.shape[1], passes % bits.shape[1]
         item = group[which] + member * step + first_item
         self._pairs.append(Pairs(query[which] + first_query, item, bits.flatten()[passes]))
@@ -102,59 +102,59 @@ class Shortlist:
             self.tighten()
 
     def tighten(self) -> Pairs:
-        """Raise every bar to what the pairs so far prove, and drop pairs below; what is left, best first per query."""
+        """Raise thresholds to what the pairs so far prove, drop pairs below; those left, best first per query."""
         query, item, bits = (
             torch.cat([getattr(pairs, name) for pairs in self._pairs])
             if self._pairs
-            else torch.empty(0, dtype=torch.int64, device=self.bar.device)
+            else torch.empty(0, dtype=torch.int64, device=self.threshold.device)
             for name in ("query", "item", "bits")
         )
         order = ((query << 32) - bits).argsort()
         query, item, bits = query[order], item[order], bits[order]
-        rank, _ = _ranks(query, len(self.bar))
+        rank, _ = _ranks(query, len(self.threshold))
         kth = (rank == self._k - 1).nonzero().squeeze(1)
         self._raise_to(query[kth], bits[kth])
-        kept = bits >= self.bar[query]
+        kept = bits >= self.threshold[query]
         query, item, bits, rank = query[kept], item[kept], bits[kept], rank[kept]
         too_many = query[rank == self._max_per_query]
         if len(too_many) > 0:
-            self.bar[too_many] = self._never
-            kept = self.bar[query] != self._never
+            self.threshold[too_many] = self._never
+            kept = self.threshold[query] != self._never
             query, item, bits = query[kept], item[kept], bits[kept]
         pairs = Pairs(query, item, bits)
         self._pairs, self._num_new, self._num_kept = [pairs], 0, len(query)
         return pairs
 
-    def best(self, queries: UnitRows, items: UnitRows) -> Best:
+    def top_k(self, queries: UnitVectors, items: UnitVectors) -> TopK:
         """Compare the pairs left by exact similarity."""
         pairs = self.tighten()
-        _, count = _ranks(pairs.query, len(self.bar))
+        _, count = _ranks(pairs.query, len(self.threshold))
         count = count[: len(queries)]
-        is_certain = (count >= self._k) & (self.bar[: len(queries)] > 1)
+        is_certain = (count >= self._k) & (self.threshold[: len(queries)] > 1)
         spans = torch.stack([count.cumsum(0) - count, count.cumsum(0)])
         certain = is_certain.nonzero().squeeze(1)
         similarity = torch.empty(len(certain), self._k, device=queries.device)
         item = torch.empty(len(certain), self._k, dtype=torch.int64, device=queries.device)
         for start in range(0, len(certain), _QUERIES_AT_ONCE):
             chunk = slice(start, start + _QUERIES_AT_ONCE)
-            similarity[chunk], item[chunk] = self._best_of(
+            similarity[chunk], item[chunk] = self._top_k_of(
                 certain[chunk], pairs, spans[:, certain[chunk]], queries, items
             )
-        return Best(is_certain, similarity, item)
+        return TopK(is_certain, similarity, item)
 
-    def _best_of(
-        self, query_Q: Tensor, pairs: Pairs, spans_2Q: Tensor, queries: UnitRows, items: UnitRows
+    def _top_k_of(
+        self, query_Q: Tensor, pairs: Pairs, spans_2Q: Tensor, queries: UnitVectors, items: UnitVectors
     ) -> tuple[Tensor, Tensor]:
         """The K best by rounded similarity first: beside their exact ones most of the others are out."""
         places_QK = spans_2Q[0, :, None] + torch.arange(self._k, device=query_Q.device)
         item_QK = pairs.item[places_QK]
         similarity_QK = similarities(queries, query_Q, items, item_QK)
-        bar_Q = self._as_bits(similarity_QK.amin(dim=1).double() - self._bound[query_Q])
+        threshold_Q = self._as_bits(similarity_QK.amin(dim=1).double() - self._bound[query_Q])
         width = int((spans_2Q[1] - spans_2Q[0]).max()) - self._k
         places_QW = places_QK[:, -1:] + 1 + torch.arange(width, device=query_Q.device)
         inside_QW = places_QW < spans_2Q[1, :, None]
         places_QW = places_QW.where(inside_QW, 0)
-        row, column = (inside_QW & (pairs.bits[places_QW] >= bar_Q[:, None])).nonzero(as_tuple=True)
+        row, column = (inside_QW & (pairs.bits[places_QW] >= threshold_Q[:, None])).nonzero(as_tuple=True)
         more_item = pairs.item[places_QW[row, column]]
         more = similarities(queries, query_Q[row], items, more_item[:, None]).squeeze(1)
         rank, how_many = _ranks(row, len(query_Q))
@@ -171,19 +171,21 @@ class Shortlist:
         by_query = maxima if along_rows else maxima.T
         numbers = torch.arange(queries.start, min(queries.stop, len(self._bound)), device=maxima.device)
         self._raise_to(numbers, _kth_largest(by_query[: len(numbers)].contiguous(), self._k))
-        above = by_query >= self.bar[queries].unsqueeze(1)
+        above = by_query >= self.threshold[queries].unsqueeze(1)
         hopeless = above.sum(dim=1) > max(by_query.shape[1] // 2, self._k)
         if bool(hopeless.any()):
-            self.bar[queries][hopeless] = self._never
+            self.threshold[queries][hopeless] = self._never
             above &= ~hopeless.unsqueeze(1)
-        return _places(above if along_rows else above.T)
+        return _positions(above if along_rows else above.T)
 
     def _raise_to(self, query_P: Tensor, kth_P: Tensor) -> None:
         """K pairs of the query are rounded to `kth` or better."""
         kth = kth_P.to(self._arithmetic.bits).view(self._arithmetic.stored).double()
         bound = self._bound[query_P]
-        bar = self._as_bits(kth * (1 - self._arithmetic.output_rounding) - 2 * bound)
-        self.bar[query_P] = torch.maximum(self.bar[query_P], bar.where(kth_P > 0, torch.ones_like(bar)))
+        threshold = self._as_bits(kth * (1 - self._arithmetic.output_rounding) - 2 * bound)
+        self.threshold[query_P] = torch.maximum(
+            self.threshold[query_P], threshold.where(kth_P > 0, torch.ones_like(threshold))
+        )
 
     def _as_bits(self, products: Tensor) -> Tensor:
         """Rounding is monotonic: a product of at least this much is rounded to at least these bits."""
@@ -205,14 +207,14 @@ def _members(block: Tensor, num_groups: int, along_rows: bool) -> tuple[Tensor, 
     return block.as_strided((block.numel() - (size - 1) * distance, size), (1, distance)), num_groups
 
 
-def _places(mask: Tensor) -> Tensor:
+def _positions(mask: Tensor) -> Tensor:
     """Flat places that are set, ascending."""
     return mask.flatten().nonzero().squeeze(1)
 
 
-def _places_on_cpu(values: Tensor, bar: Tensor) -> Tensor:
-    """`_places(values >= bar)`, by numpy's vector instructions: four times as fast as torch's."""
-    return torch.from_numpy(np.flatnonzero(values.numpy() >= bar.numpy()))
+def _positions_on_cpu(values: Tensor, threshold: Tensor) -> Tensor:
+    """`_positions(values >= threshold)`, by numpy's vector instructions: four times as fast as torch's."""
+    return torch.from_numpy(np.flatnonzero(values.numpy() >= threshold.numpy()))
 
 
 def _kth_largest(values_QG: Tensor, k: int) -> Tensor:

@@ -44,7 +44,7 @@ def top_of_rows(matrix_RC: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top, columns.gather(1, places)
 
 
-class RunningBest:
+class StreamingTopK:
     """The best K columns of each row of a matrix that comes in blocks, columns in ascending order.
 
     Args:

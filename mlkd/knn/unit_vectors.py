@@ -25,7 +25,7 @@ _CHUNK = {"cpu": 2**17, "cuda": 2**24}
 
 
 @dataclass(frozen=True, slots=True)
-class UnitRows:
+class UnitVectors:
     """Rows of length 1, computed from the caller's vectors when they are needed: no copy of a corpus is made.
 
     Args:
@@ -67,18 +67,18 @@ class UnitRows:
         block[max(0, stop - rows.start) :] = 0
         return block
 
-    def subset(self, rows: Tensor | slice) -> UnitRows:
+    def subset(self, rows: Tensor | slice) -> UnitVectors:
         """The rows with these numbers."""
         if self.chosen is None and isinstance(rows, slice):
-            return UnitRows(self.vectors[rows], self.scale[rows], None, self.residual[rows], self.stored)
+            return UnitVectors(self.vectors[rows], self.scale[rows], None, self.residual[rows], self.stored)
         chosen = rows if self.chosen is None else self.chosen[rows]
         assert isinstance(chosen, Tensor)
-        return UnitRows(self.vectors, self.scale[rows], chosen, self.residual[rows], self.stored)
+        return UnitVectors(self.vectors, self.scale[rows], chosen, self.residual[rows], self.stored)
 
-    def as_float32(self) -> UnitRows:
+    def as_float32(self) -> UnitVectors:
         """The same rows, to be multiplied in float32 first; the distance by half a unit in the last place, at most."""
         residual = torch.full_like(self.residual, 1.01 * 2.0**-24 + 0.5 / GRID * self.dim**0.5)
-        return UnitRows(self.vectors, self.scale, self.chosen, residual, torch.float32)
+        return UnitVectors(self.vectors, self.scale, self.chosen, residual, torch.float32)
 
     def _given(self, rows: Tensor | slice) -> Tensor:
         chosen = rows if self.chosen is None else self.chosen[rows]
@@ -90,7 +90,7 @@ class UnitRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Distinct:
+class DistinctVectors:
     """A corpus without its repetitions.
 
     Args:
@@ -98,11 +98,11 @@ class Distinct:
         row_of: (N,) number of each original row among them; None where every row is distinct.
     """
 
-    rows: UnitRows
+    rows: UnitVectors
     row_of: Tensor | None
 
 
-def distinct_rows(vectors: Tensor, side: str, device: torch.device, stored: torch.dtype) -> Distinct:
+def distinct_vectors(vectors: Tensor, side: str, device: torch.device, stored: torch.dtype) -> DistinctVectors:
     """Scale the rows of one side and find equal ones.
 
     Args:
@@ -132,11 +132,11 @@ def distinct_rows(vectors: Tensor, side: str, device: torch.device, stored: torc
         key[chunk] = grid @ numbers
         residual[chunk] = grid.div_(GRID).sub_(stored_rows).norm(dim=1)
     _refuse_not_finite(residual, vectors, side)
-    rows = UnitRows(vectors, scale, None, residual, stored)
+    rows = UnitVectors(vectors, scale, None, residual, stored)
     return _without_repetitions(rows, key)
 
 
-def similarities(queries: UnitRows, query_P: Tensor, items: UnitRows, item_PK: Tensor) -> Tensor:
+def similarities(queries: UnitVectors, query_P: Tensor, items: UnitVectors, item_PK: Tensor) -> Tensor:
     """(P, K) float32: the exact dot products of pairs, rounded once."""
     num_pairs, k = item_PK.shape
     result = torch.empty(num_pairs, k, device=queries.device)
@@ -173,7 +173,7 @@ def _refuse_not_finite(residual: Tensor, vectors: Tensor, side: str) -> None:
         raise fail("E601", f"{len(suspects)} {side} vectors hold NaN or infinity, first in row {suspects[0]}")
 
 
-def _without_repetitions(rows: UnitRows, key: Tensor) -> Distinct:
+def _without_repetitions(rows: UnitVectors, key: Tensor) -> DistinctVectors:
     num_rows = len(rows)
     everyone = torch.arange(num_rows, device=key.device)
     ordered = key.sort()
@@ -184,7 +184,7 @@ def _without_repetitions(rows: UnitRows, key: Tensor) -> Distinct:
     first_of_group = torch.full((int(group.max()) + 1,), num_rows, device=key.device)
     first_of_group.scatter_reduce_(0, group, everyone, "amin")
     if len(first_of_group) == num_rows:
-        return Distinct(rows, None)
+        return DistinctVectors(rows, None)
     first = first_of_group[group]
     repeated = (first != everyone).nonzero().squeeze(1)
     # Equal keys of different rows are possible, if hardly so: such a row stands for itself.
@@ -193,7 +193,7 @@ def _without_repetitions(rows: UnitRows, key: Tensor) -> Distinct:
         first[repeated[chunk][differs]] = repeated[chunk][differs]
     is_first = first == everyone
     number = is_first.long().cumsum(0) - 1
-    return Distinct(rows.subset(is_first.nonzero().squeeze(1)), number[first])
+    return DistinctVectors(rows.subset(is_first.nonzero().squeeze(1)), number[first])
 
 
 def _fits(device: torch.device, vectors: Tensor) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlkd.knn.merge import BothWays, merge
+from mlkd.knn.merge import ShardedSearch, merge
 from mlkd.knn.neighbours import Neighbours, NeighbourSearch
 from mlkd.mining.vector_blocks import VectorBlocks, damaged, read_array, write_array
 
@@ -54,7 +54,7 @@ class NeighbourBlocks:
         rows = _slices(len(self.source.texts))[block]
         source_BD = self.source.rows(rows.start, rows.stop)
         num_targets = len(self.target.texts)
-        gathered = BothWays(self.search, len(source_BD), num_targets, self.num_neighbours)
+        gathered = ShardedSearch(self.search, len(source_BD), num_targets, self.num_neighbours)
         for columns in _slices(num_targets, _TARGET_BLOCKS * BLOCK_SENTENCES):
             gathered.add(0, source_BD, columns.start, self.target.rows(columns.start, columns.stop))
         forward, backward = gathered.result()

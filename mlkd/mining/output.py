@@ -23,8 +23,8 @@ from mlkd.runtime.atomic_files import sync_folder
 from mlkd.runtime.lock import not_writable
 
 
-def facts_path(output: Path) -> Path:
-    """The JSON beside an output."""
+def metadata_path(output: Path) -> Path:
+    """The JSON file of metadata beside an output."""
     return output.with_name(output.name + ".json")
 
 
@@ -33,7 +33,7 @@ def refuse_other_output(output: Path, fingerprint: str) -> None:
     if not output.exists():
         return
     try:
-        made_by = json.loads(facts_path(output).read_text(encoding="utf-8"))["fingerprint"]
+        made_by = json.loads(metadata_path(output).read_text(encoding="utf-8"))["fingerprint"]
     except (OSError, ValueError, TypeError, KeyError):
         made_by = None
     if made_by != fingerprint:

@@ -1,4 +1,4 @@
-"""One mining: two files of sentences in, scored pairs out; what was killed goes on, and shards share the work."""
+"""Bitext mining: two files of sentences in, scored pairs out; what was killed goes on, and shards share the work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ from mlkd.errors import MlkdError
 from mlkd.knn.retrieval import Candidates, retrieve
 from mlkd.mining.encoder import LazyEncoder, fingerprint_encoder
 from mlkd.mining.neighbour_blocks import NeighbourBlocks
-from mlkd.mining.output import check_writable, describe_side, facts_path, format_pairs, refuse_other_output, write_pairs
+from mlkd.mining.output import (
+    check_writable,
+    describe_side,
+    format_pairs,
+    metadata_path,
+    refuse_other_output,
+    write_pairs,
+)
 from mlkd.mining.sentences import Sentences, read_sentences
-from mlkd.mining.shards import Say, encode_share, search_share, wait_for_vectors
+from mlkd.mining.shards import LogProgress, encode_share, search_share, wait_for_vectors
 from mlkd.mining.vector_blocks import VectorBlocks, remove_stale
 from mlkd.models.hub import locate_model
 from mlkd.runtime.atomic_files import write_json
@@ -28,31 +35,31 @@ from mlkd.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
-    """What became of a mining.
+class MiningResult:
+    """Result of a mining run.
 
     Args:
         output: the file of pairs; None where other shards have still to search, and the last of them writes it.
-        facts: what stands beside it as JSON: settings, counts, hashes.
+        metadata: what is written beside it as JSON: settings, counts, hashes.
         rates: sentences per second of this process, `encoded` and `searched`; None where there was nothing to do.
     """
 
     output: Path | None
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     rates: dict[str, float | None] = field(default_factory=dict)
 
 
-def say_on_stderr(line: str) -> None:
+def print_to_stderr(line: str) -> None:
     """Progress, kept apart from results on standard output."""
     print(line, file=sys.stderr)
 
 
-def mine(config: MineConfig, say: Say = say_on_stderr) -> Mined:
+def mine(config: MineConfig, log_progress: LogProgress = print_to_stderr) -> MiningResult:
     """Mine pairs of translations; writes the output and a JSON beside it.
 
     Args:
         config: checked by its own construction.
-        say: told how far it is, a line at a time.
+        log_progress: is given progress, a line at a time.
 
     Raises:
         MlkdError: E3xx for text, E4xx for the encoder, E5xx for the output, before anything is encoded.
@@ -60,7 +67,7 @@ def mine(config: MineConfig, say: Say = say_on_stderr) -> Mined:
     """
     device = config.hardware.resolve()
     check_files(config)
-    source, target = read_both(config, say)
+    source, target = read_both(config, log_progress)
     encoder_key = fingerprint_encoder(config, device)
     name = fingerprint(config, encoder_key, source, target)
     output, cache = Path(config.output), Path(config.cache_dir) / "mining"
@@ -69,22 +76,22 @@ def mine(config: MineConfig, say: Say = say_on_stderr) -> Mined:
     vectors, neighbours = (cache / kind / encoder_key[:24] for kind in ("vectors", "neighbours"))
     sides = VectorBlocks(source.texts, vectors), VectorBlocks(target.texts, vectors)
     remove_stale(vectors)
-    encoded = encode_share(config, sides, LazyEncoder(config, device), say)
-    wait_for_vectors(config, sides, say)
+    encoded = encode_share(config, sides, LazyEncoder(config, device), log_progress)
+    wait_for_vectors(config, sides, log_progress)
     blocks = NeighbourBlocks(*sides, config.search, config.num_neighbours, neighbours)
-    searched = search_share(config, blocks, say)
+    searched = search_share(config, blocks, log_progress)
     rates = {"encoded": encoded.rate, "searched": searched.rate}
     if missing := blocks.missing():
         shards = ", ".join(map(str, sorted({block % config.num_shards for block in missing})))
-        say(f"shard {config.shard} is done; still to search: shards {shards}. The last one writes {output}")
-        return Mined(None, rates=rates)
+        log_progress(f"shard {config.shard} is done; still to search: shards {shards}. The last one writes {output}")
+        return MiningResult(None, rates=rates)
     found = retrieve(*blocks.merged(), config.margin, config.retrieval)
     pairs = keep_from(config.threshold, found)
     write_pairs(output, format_pairs(pairs, source, target, line_numbers=config.line_numbers))
     sizes = {"candidates": len(found.score), "pairs": len(pairs.score)}
-    facts = {"fingerprint": name, "encoder_sha256": encoder_key, **describe(config, source, target), **sizes}
-    write_json(facts_path(output), facts)
-    return Mined(output, facts, rates)
+    metadata = {"fingerprint": name, "encoder_sha256": encoder_key, **describe(config, source, target), **sizes}
+    write_json(metadata_path(output), metadata)
+    return MiningResult(output, metadata, rates)
 
 
 def check_files(config: MineConfig) -> None:
@@ -104,13 +111,13 @@ def check_files(config: MineConfig) -> None:
     collect_problems(errors)
 
 
-def read_both(config: MineConfig, say: Say) -> tuple[Sentences, Sentences]:
+def read_both(config: MineConfig, log_progress: LogProgress) -> tuple[Sentences, Sentences]:
     """Both sides; the problems of both together."""
     sides, errors = [], []
     for path in (config.source, config.target):
         try:
             sides.append(read_sentences(path, config.on_bad_utf8))
-            say(sides[-1].describe())
+            log_progress(sides[-1].describe())
         except MlkdError as error:
             errors.append(error)
     collect_problems(errors)
@@ -155,17 +162,17 @@ def describe(config: MineConfig, source: Sentences, target: Sentences) -> dict[s
     }
 
 
-def summary(mined: Mined) -> str:
+def summary(mined: MiningResult) -> str:
     """What a user is told at the end."""
     if mined.output is None:
         return ""
-    facts = mined.facts
+    metadata = mined.metadata
     lines = []
     for side in ("source", "target"):
-        told = facts[side]
+        told = metadata[side]
         lines.append(f"{side:<10}{told['path']}: {told['lines']:,} lines, {told['sentences']:,} distinct sentences")
-    least = "" if facts["threshold"] is None else f" with a score >= {facts['threshold']:g}"
-    lines.append(f"{'pairs':<10}{facts['pairs']:,}{least}, of {facts['candidates']:,} candidates")
+    least = "" if metadata["threshold"] is None else f" with a score >= {metadata['threshold']:g}"
+    lines.append(f"{'pairs':<10}{metadata['pairs']:,}{least}, of {metadata['candidates']:,} candidates")
     rates = [f"{rate:,.0f} sentences/s {what}" for what, rate in mined.rates.items() if rate is not None]
     lines.append(f"{'speed':<10}{', '.join(rates) or 'vectors and neighbours were there'}")
     lines.append(f"{'output':<10}{mined.output}")

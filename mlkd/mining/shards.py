@@ -13,7 +13,7 @@ from mlkd.mining.neighbour_blocks import NeighbourBlocks
 from mlkd.mining.vector_blocks import Encode, VectorBlocks
 
 POLL_S = 2.0
-Say = Callable[[str], None]
+LogProgress = Callable[[str], None]
 
 
 class UnfinishedError(MlkdError):
@@ -25,8 +25,8 @@ class UnfinishedError(MlkdError):
 
 
 @dataclass(slots=True)
-class Work:
-    """What this process did: sentences and seconds, of which a rate is made."""
+class Throughput:
+    """Throughput of this process: sentences and the seconds they took."""
 
     num_sentences: int = 0
     seconds: float = 0.0
@@ -37,16 +37,18 @@ class Work:
         return self.num_sentences / self.seconds if self.num_sentences else None
 
 
-def encode_share(config: MineConfig, sides: Sequence[VectorBlocks], encode: Encode, say: Say) -> Work:
+def encode_share(
+    config: MineConfig, sides: Sequence[VectorBlocks], encode: Encode, log_progress: LogProgress
+) -> Throughput:
     """Encode what is missing of this shard's blocks; blocks of both sides count through."""
     jobs = [(side, block) for side in sides for block in range(len(side))]
     mine = jobs[config.shard :: config.num_shards]
     missing = {id(side): set(side.missing()) for side in sides}
     todo = [(side, block) for side, block in mine if block in missing[id(side)]]
-    return _do("encoded", [partial(side.encode, block, encode) for side, block in todo], say)
+    return _run_jobs("encoded", [partial(side.encode, block, encode) for side, block in todo], log_progress)
 
 
-def wait_for_vectors(config: MineConfig, sides: Sequence[VectorBlocks], say: Say) -> None:
+def wait_for_vectors(config: MineConfig, sides: Sequence[VectorBlocks], log_progress: LogProgress) -> None:
     """Return when no vectors are missing.
 
     Raises:
@@ -61,7 +63,7 @@ def wait_for_vectors(config: MineConfig, sides: Sequence[VectorBlocks], say: Say
             return
         if len(missing) != before:
             since, before = time.monotonic(), len(missing)
-            say(f"{len(missing)} blocks are not encoded yet, by shards {', '.join(map(str, shards))}")
+            log_progress(f"{len(missing)} blocks are not encoded yet, by shards {', '.join(map(str, shards))}")
         if time.monotonic() - since >= 60 * config.wait_minutes:
             what = f"{len(missing)} of {len(jobs)} blocks are not encoded, by shards {', '.join(map(str, shards))}"
             raise UnfinishedError(
@@ -72,18 +74,18 @@ def wait_for_vectors(config: MineConfig, sides: Sequence[VectorBlocks], say: Say
         time.sleep(min(POLL_S, 60 * config.wait_minutes))
 
 
-def search_share(config: MineConfig, blocks: NeighbourBlocks, say: Say) -> Work:
+def search_share(config: MineConfig, blocks: NeighbourBlocks, log_progress: LogProgress) -> Throughput:
     """Search what is missing of this shard's blocks of the source."""
     todo = [block for block in blocks.missing() if block % config.num_shards == config.shard]
-    return _do("searched", [partial(blocks.search_block, block) for block in todo], say)
+    return _run_jobs("searched", [partial(blocks.search_block, block) for block in todo], log_progress)
 
 
-def _do(verb: str, jobs: Sequence[Callable[[], int]], say: Say) -> Work:
-    work = Work()
+def _run_jobs(verb: str, jobs: Sequence[Callable[[], int]], log_progress: LogProgress) -> Throughput:
+    throughput = Throughput()
     for number, job in enumerate(jobs, start=1):
         start = time.perf_counter()
-        work.num_sentences += job()
-        work.seconds += time.perf_counter() - start
-        left = work.seconds / number * (len(jobs) - number)
-        say(f"{verb} block {number} of {len(jobs)}: {work.rate:,.0f} sentences/s, {left:,.0f} s left")
-    return work
+        throughput.num_sentences += job()
+        throughput.seconds += time.perf_counter() - start
+        left = throughput.seconds / number * (len(jobs) - number)
+        log_progress(f"{verb} block {number} of {len(jobs)}: {throughput.rate:,.0f} sentences/s, {left:,.0f} s left")
+    return throughput

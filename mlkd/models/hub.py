@@ -6,9 +6,9 @@ import importlib.resources
 from pathlib import Path
 
 from mlkd.errors import did_you_mean, fail
+from mlkd.runtime.hub import HUB_TIMEOUT_S, looks_like_path
 
 PACKAGE_PREFIX = "package:"
-HUB_TIMEOUT_S = 5.0
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -29,7 +29,7 @@ def locate_model(name: str, *, revision: str | None = None) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return check_model_folder(_student_of_run(path))
-    if _looks_like_path(name):
+    if looks_like_path(name):
         siblings = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         raise fail("E401", f"no such folder '{name}' (cwd={Path.cwd()}).{did_you_mean(name, siblings)}")
     return check_model_folder(_hub_folder(name, revision))
@@ -43,10 +43,6 @@ def name_anywhere(name: str) -> str:
     """
     is_local = name.startswith(PACKAGE_PREFIX) or Path(name).expanduser().is_dir()
     return str(locate_model(name).absolute()) if is_local else name
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def _student_of_run(path: Path) -> Path:

@@ -15,7 +15,7 @@ from mlkd.report.plots.curves import evaluation_curves, loss_curves
 from mlkd.report.plots.projection import draw_marker, draw_points
 from mlkd.report.plots.scores import score_plot
 from mlkd.report.results import Results
-from mlkd.report.tables import UNITS, Table, build_tables
+from mlkd.report.tables import Table, build_tables, unit_of
 from mlkd.runtime.atomic_files import write_text
 from mlkd.version import __version__
 
@@ -148,7 +148,7 @@ def _headline(table: Table, systems: list[str], names: dict[str, str]) -> dict[s
     trained = STUDENT in table.systems
     best = [cell.best for cell in row.cells]
     focus = table.systems.index(STUDENT) if trained else best.index(True) if True in best else 0
-    unit = UNITS.get(table.metric, ("", 0))[0]
+    unit = (unit_of(table.metric) or ("", 0))[0]
     on_track = bool(unit) and table.metric != "mse"
     marks = []
     for name, cell in zip(table.systems, row.cells, strict=True):

@@ -31,7 +31,7 @@ def merge_results(found: Mapping[Path, Results], *, allow_partial: bool, num_res
     Args:
         found: by path of the file.
         allow_partial: leave out what is not in all files, instead of refusing; something must be left.
-        num_resamples: of the intervals that paired tests between the systems go with, where samples are there.
+        num_resamples: of the intervals that paired tests between the systems go with, where item scores are there.
 
     Raises:
         MlkdError: E322 for each task that is not the same in all files, naming the field and its values.
@@ -149,7 +149,7 @@ def _comparisons(
     shared: set[ScoreKey],
     num_resamples: int,
 ) -> list[Comparison]:
-    """Tests between all systems whose samples are there, and the others that the files already had."""
+    """Tests between all systems whose item scores are there, and the others that the files already had."""
     rows = {(key.task, key.protocol, key.data_sha256, key.language, key.metric) for key in shared}
     found = compare_systems({name: merged.results[name] for name in merged.systems}, num_resamples)
     for results, named in zip(parts, names, strict=True):

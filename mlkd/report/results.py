@@ -1,4 +1,4 @@
-"""Scores of several systems side by side, and the results.json they are kept in, with their samples beside it."""
+"""Scores of several systems side by side, and the results.json they are kept in, with their item scores beside it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from mlkd.errors import fail
 from mlkd.runtime.atomic_files import write_json
 from mlkd.tasks.scoring.bootstrap import Comparison
-from mlkd.tasks.scoring.item_scores_file import read_samples, write_samples
+from mlkd.tasks.scoring.item_scores_file import find_item_scores, read_item_scores, write_item_scores
 from mlkd.tasks.scoring.scores import Score, TaskResult
 from mlkd.version import __version__
 
 FORMAT = 2  # 1 has no comparisons
-SAMPLES_FILE = "samples.safetensors"
+ITEM_SCORES_FILE = "item_scores.safetensors"
 _SAME_SCORE = 1e-6
 
 
@@ -93,11 +93,11 @@ def score_key(result: TaskResult, score: Score) -> ScoreKey:
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write results.json, and samples.safetensors beside it; a reader never sees a half-written file."""
-    samples = {
-        _sample_group(system, r): r.samples for system in results.systems for r in results.results.get(system, [])
+    """Write results.json, and item_scores.safetensors beside it; a reader never sees a half-written file."""
+    item_scores = {
+        _group_of(system, r): r.item_scores for system in results.systems for r in results.results.get(system, [])
     }
-    write_samples(path.with_name(SAMPLES_FILE), {group: found for group, found in samples.items() if found})
+    write_item_scores(path.with_name(ITEM_SCORES_FILE), {group: found for group, found in item_scores.items() if found})
     rows = [_row_record(key, values) for key, values in results.rows().items()]
     details = [
         {"task": r.task, "protocol": r.protocol, "data_sha256": r.data_sha256, "system": system, "details": r.details}
@@ -116,15 +116,15 @@ def write_results(path: Path, results: Results) -> None:
     write_json(path, _finite_tree(record))
 
 
-def read_results(path: Path, *, with_samples: bool = False) -> Results:
+def read_results(path: Path, *, with_item_scores: bool = False) -> Results:
     """Read what `write_results` wrote.
 
     Args:
         path: results.json, of this format or an earlier one.
-        with_samples: also what the scores were computed from, where the file beside it is there.
+        with_item_scores: also what the scores were computed from, where the file beside it is there.
 
     Raises:
-        MlkdError: E301 no such file, E309 not a results file of these formats, or samples of another one.
+        MlkdError: E301 no such file, E309 not a results file of these formats, or item scores of another one.
     """
     if not path.is_file():
         raise fail("E301", f"no such file '{path}'", remedy="mlkd-train and mlkd-eval write it when they finish")
@@ -140,26 +140,27 @@ def read_results(path: Path, *, with_samples: bool = False) -> Results:
         results = _parse(record)
     except (KeyError, TypeError, AttributeError) as error:
         raise fail("E309", f"not a results file: {type(error).__name__} {error}", where=str(path)) from None
-    if with_samples and path.with_name(SAMPLES_FILE).is_file():
-        _attach_samples(results, path.with_name(SAMPLES_FILE))
+    beside = find_item_scores(path.with_name(ITEM_SCORES_FILE)) if with_item_scores else None
+    if beside is not None:
+        _attach_item_scores(results, beside)
     return results
 
 
-def _sample_group(system: str, result: TaskResult) -> str:
+def _group_of(system: str, result: TaskResult) -> str:
     return f"{system}\t{result.task}"
 
 
-def _attach_samples(results: Results, path: Path) -> None:
-    samples = read_samples(path)
+def _attach_item_scores(results: Results, path: Path) -> None:
+    item_scores = read_item_scores(path)
     for system, found in results.results.items():
         for result in found:
             values = {f"{score.language}/{score.metric}": score.value for score in result.scores}
-            for key, sample in samples.get(_sample_group(system, result), {}).items():
-                value, written = sample.value(), values.get(key)
+            for key, items in item_scores.get(_group_of(system, result), {}).items():
+                value, written = items.value(), values.get(key)
                 if value != written and (value is None or written is None or abs(value - written) > _SAME_SCORE):
                     what = f"gives {value} for {result.task}/{key} of '{system}', results.json {written}"
                     raise fail("E309", what, where=str(path), remedy="both files must be of one evaluation")
-                result.samples[key] = sample
+                result.item_scores[key] = items
 
 
 def _parse(record: dict[str, Any]) -> Results:

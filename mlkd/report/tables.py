@@ -23,8 +23,6 @@ UNITS = {
     "oracle_f1": ("%", 1),
     "oracle_precision": ("%", 1),
     "oracle_recall": ("%", 1),
-    "xx->en": ("%", 1),
-    "en->xx": ("%", 1),
     "error_rate": ("%", 1),
     "error": ("%", 1),
     "p@1": ("%", 1),
@@ -44,6 +42,12 @@ UNITS = {
     "parameters_without_embeddings": ("", 0),
     "dimension": ("", 0),
 }
+
+
+def unit_of(metric: str) -> tuple[str, int] | None:
+    """How a metric is printed, and to how many decimals; None where nothing is known of it."""
+    # One direction of retrieval, such as en->xx: accuracy, whatever the source language.
+    return ("%", 1) if "->" in metric else UNITS.get(metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ def metric_name(task: str, metric: str) -> str:
     >>> metric_name("tatoeba", "accuracy"), metric_name("mse", "mse"), metric_name("lm", "perplexity")
     ('tatoeba accuracy (%)', 'mse (x100)', 'lm perplexity')
     """
-    unit = UNITS.get(metric, ("", 0))[0]
+    unit, _ = unit_of(metric) or ("", 0)
     return f"{task if task == metric else f'{task} {metric}'}{f' ({unit})' if unit else ''}"
 
 
@@ -192,7 +196,8 @@ def format_value(value: float | None, metric: str) -> str:
     """
     if value is None:
         return UNDEFINED
-    return f"{value:,.{UNITS[metric][1]}f}" if metric in UNITS else f"{value:.4g}"
+    unit = unit_of(metric)
+    return f"{value:,.{unit[1]}f}" if unit is not None else f"{value:.4g}"
 
 
 class _Builder:

@@ -204,9 +204,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _embedded(language: str) -> list[str]:
-    from mlkd.demo_data import LANGUAGES, everyday
+    from mlkd.demo_data import LANGUAGES, everyday_texts
 
     check_embedded(language, ("en", *LANGUAGES))
-    if language == "en":
-        return [english for english, _ in everyday(LANGUAGES[0])]
-    return [foreign for _, foreign in everyday(language)]
+    return everyday_texts(language)

@@ -19,8 +19,9 @@ from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import ParallelSet, ParallelTask
-from mlkd.tasks.scoring.item_scores import CorrelationSample, MeanOfSamples, MeanSample, Sample
-from mlkd.tasks.scoring.scores import Score, TaskResult, sample_scores
+from mlkd.tasks.scoring.item_scores import CorrelationItemScores, ItemScores, MacroAverage, MeanItemScores
+from mlkd.tasks.scoring.scores import Score, TaskResult, scores_from_items
+from mlkd.tasks.sources import named_language
 from mlkd.tasks.sts.reading import StsSet, hash_graded
 from mlkd.tasks.sts.task import StsTask, similarities
 
@@ -49,12 +50,14 @@ class JointStsTask(StsTask):
             pairs.pair: similarities(vectors.rows(pairs.first), vectors.rows(pairs.second))["cosine"].double().numpy()
             for pairs in sets
         }
-        parts = [CorrelationSample(cosines[pairs.pair], pairs.gold, rank=True) for pairs in sets]
+        parts = [CorrelationItemScores(cosines[pairs.pair], pairs.gold, rank=True) for pairs in sets]
         all_gold = [score for pairs in sets for score in pairs.gold]
-        samples: dict[str, Sample] = {f"{pairs.pair}/separate": part for pairs, part in zip(sets, parts, strict=True)}
-        samples["mean/separate"] = MeanOfSamples(parts)
-        samples["mean/joint"] = CorrelationSample(np.concatenate(list(cosines.values())), all_gold, rank=True)
-        separate, joint = samples["mean/separate"].value(), samples["mean/joint"].value()
+        item_scores: dict[str, ItemScores] = {
+            f"{pairs.pair}/separate": part for pairs, part in zip(sets, parts, strict=True)
+        }
+        item_scores["mean/separate"] = MacroAverage(parts)
+        item_scores["mean/joint"] = CorrelationItemScores(np.concatenate(list(cosines.values())), all_gold, rank=True)
+        separate, joint = item_scores["mean/separate"].value(), item_scores["mean/joint"].value()
         bias = None if separate is None or joint is None else joint - separate
         return TaskResult(
             task=self.name,
@@ -62,8 +65,8 @@ class JointStsTask(StsTask):
             main="joint",
             higher_is_better=True,
             data_sha256=hash_graded(sets),
-            scores=[*sample_scores(samples), Score("mean", "bias", bias, len(all_gold))],
-            samples=samples,
+            scores=[*scores_from_items(item_scores), Score("mean", "bias", bias, len(all_gold))],
+            item_scores=item_scores,
         )
 
 
@@ -72,7 +75,7 @@ class AlignedRows:
     """Row n of every language is the same sentence; no sentence occurs twice in a language.
 
     Args:
-        texts: language -> rows, English first.
+        texts: language -> rows, the source language first.
         num_left_out: rows that a language lacked, or that repeated a sentence of an earlier row.
     """
 
@@ -97,15 +100,16 @@ class MixedPoolTask(ParallelTask):
     name: str = "mixed_pool"
 
     def load(self) -> Any:
-        """An AlignedRows of English and all `languages`.
+        """An AlignedRows of the source language and all `languages`.
 
         Raises:
-            MlkdError: E316 where the languages have fewer than two English sentences in common.
+            MlkdError: E316 where the languages have fewer than two source sentences in common.
         """
         sets = ParallelTask.load(self)
-        rows = align(sets)
-        if len(rows.texts["en"]) < 2:
-            what = f"{', '.join(pairs.language for pairs in sets)} have fewer than two English sentences in common"
+        rows = align(sets, self.source_language)
+        if len(rows.texts[self.source_language]) < 2:
+            language = named_language(self.source_language)
+            what = f"{', '.join(pairs.language for pairs in sets)} have fewer than two {language} sentences in common"
             raise fail("E316", what, remedy="use one row-aligned file of all languages")
         return rows
 
@@ -120,41 +124,41 @@ class MixedPoolTask(ParallelTask):
         pool_LND = torch.stack([vectors.rows(texts) for texts in rows.texts.values()]).double()
         pool_LND = torch.nn.functional.normalize(pool_LND, dim=2)
         found = {language: mixed_hits(pool_LND, place) for place, language in enumerate(rows.texts)}
-        # The same rows in every language: their mean over the languages is one value a row, not several samples.
+        # The same rows in every language: their mean over the languages is one value a row, not several item scores.
         separate_LN, mixed_LN = (np.stack([hits[kind] for hits in found.values()]) for kind in (0, 1))
         found["mean"] = (separate_LN.mean(axis=0), mixed_LN.mean(axis=0))
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for language, (separate_N, mixed_N) in found.items():
-            samples[f"{language}/mixed"] = MeanSample(mixed_N)
-            samples[f"{language}/separate"] = MeanSample(separate_N)
-            samples[f"{language}/bias"] = MeanSample(mixed_N - separate_N)
+            item_scores[f"{language}/mixed"] = MeanItemScores(mixed_N)
+            item_scores[f"{language}/separate"] = MeanItemScores(separate_N)
+            item_scores[f"{language}/bias"] = MeanItemScores(mixed_N - separate_N)
         return TaskResult(
             task=self.name,
             protocol=f"cosine top-1, pool of {len(rows.texts)} languages",
             main="mixed",
             higher_is_better=True,
             data_sha256=hash_rows([list(rows.texts), *zip(*rows.texts.values(), strict=True)]),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={"num_left_out": rows.num_left_out},
-            samples=samples,
+            item_scores=item_scores,
         )
 
 
-def align(sets: list[ParallelSet]) -> AlignedRows:
-    """Rows whose English sentence every set has, in the order of the first set."""
-    translations = [dict(zip(reversed(pairs.english), reversed(pairs.foreign), strict=True)) for pairs in sets]
+def align(sets: list[ParallelSet], source_language: str = "en") -> AlignedRows:
+    """Rows whose source sentence every set has, in the order of the first set."""
+    translations = [dict(zip(reversed(pairs.source), reversed(pairs.target), strict=True)) for pairs in sets]
     seen: list[set[str]] = [set() for _ in range(len(sets) + 1)]
     kept = []
-    for english in sets[0].english:
-        if all(english in known for known in translations):
-            row = (english, *(known[english] for known in translations))
+    for source in sets[0].source:
+        if all(source in known for known in translations):
+            row = (source, *(known[source] for known in translations))
             if not any(text in texts for text, texts in zip(row, seen, strict=True)):
                 kept.append(row)
                 for text, texts in zip(row, seen, strict=True):
                     texts.add(text)
-    languages = ["en", *(pairs.language for pairs in sets)]
+    languages = [source_language, *(pairs.language for pairs in sets)]
     texts_by_language = {language: [row[place] for row in kept] for place, language in enumerate(languages)}
-    return AlignedRows(texts_by_language, max(len(pairs.english) for pairs in sets) - len(kept))
+    return AlignedRows(texts_by_language, max(len(pairs.source) for pairs in sets) - len(kept))
 
 
 def mixed_hits(pool_LND: Tensor, place: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlkd.errors import fail
-from mlkd.knn.merge import BothWays
+from mlkd.knn.merge import ShardedSearch
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
 
@@ -26,7 +26,7 @@ _TEXTS_AT_ONCE = 16_384
 _ROWS_AT_ONCE = 65_536
 
 
-class Storage(enum.Enum):
+class VectorDtype(enum.Enum):
     """Number format of the file: `fp16` halves it and moves a cosine by less than 0.001."""
 
     fp32 = "fp32"
@@ -48,7 +48,9 @@ class DistinctTexts:
         self.first_line = np.unique(self.row_of_line, return_index=True)[1]
 
 
-def encode_to_file(encoder: Encoder, texts: Sequence[str], path: Path, storage: Storage = Storage.fp32) -> Vectors:
+def encode_to_file(
+    encoder: Encoder, texts: Sequence[str], path: Path, storage: VectorDtype = VectorDtype.fp32
+) -> Vectors:
     """Encode block after block into `path`; vectors are scaled to unit norm, zero vectors stay zero.
 
     Args:
@@ -64,7 +66,7 @@ def encode_to_file(encoder: Encoder, texts: Sequence[str], path: Path, storage: 
         MlkdError: E601 if a vector holds NaN or infinity, E503 if the disk cannot hold all vectors.
     """
     file: Vectors | None = None
-    kind = np.float16 if storage is Storage.fp16 else np.float32
+    kind = np.float16 if storage is VectorDtype.fp16 else np.float32
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         block = texts[start : start + _TEXTS_AT_ONCE]
         vectors_BD = encoder.encode(block).detach().float().cpu()
@@ -82,7 +84,7 @@ def encode_to_file(encoder: Encoder, texts: Sequence[str], path: Path, storage: 
     return file
 
 
-def nearest_of_both(
+def nearest_both_ways_on_disk(
     search: NeighbourSearch, source: Vectors, target: Vectors, rows_at_once: int = _ROWS_AT_ONCE
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The nearest target of each source row, (N,), and the nearest source of each target row, (M,).
@@ -96,7 +98,7 @@ def nearest_of_both(
         target: (M, D).
         rows_at_once: rows of a block.
     """
-    gathered = BothWays(search, len(source), len(target), 1)
+    gathered = ShardedSearch(search, len(source), len(target), 1)
     for row in range(0, len(source), rows_at_once):
         source_BD = _block(source, row, rows_at_once)
         for column in range(0, len(target), rows_at_once):

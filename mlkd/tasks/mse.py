@@ -1,4 +1,4 @@
-"""Mean squared error between the teacher's English vectors and the student's vectors of the translations.
+"""Mean squared error between the teacher's vectors of the source and the student's vectors of the translations.
 
 Shapes: N pairs, D dimensions.
 """
@@ -14,7 +14,7 @@ from mlkd.errors import fail
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
-from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.item_scores import MeanItemScores
 from mlkd.tasks.scoring.language_means import mean_score, with_means
 from mlkd.tasks.scoring.scores import Score, TaskResult
 
@@ -40,8 +40,8 @@ class MseTask(ParallelTask):
         """Raises E210 where student and teacher have different dimensions."""
         assert teacher is not None, "mse needs a teacher"
         sets: list[ParallelSet] = data
-        targets = TextVectors(teacher, (text for pairs in sets for text in pairs.english))
-        vectors = TextVectors(encoder, (text for pairs in sets for text in pairs.foreign))
+        targets = TextVectors(teacher, (text for pairs in sets for text in pairs.source))
+        vectors = TextVectors(encoder, (text for pairs in sets for text in pairs.target))
         if targets.num_dimensions != vectors.num_dimensions:
             raise fail(
                 "E210",
@@ -49,22 +49,22 @@ class MseTask(ParallelTask):
                 where=self.name,
                 remedy="give the student a dense layer to the teacher's dimension, or leave this task out",
             )
-        scores, samples = [], {}
+        scores, item_scores = [], {}
         for pairs in sets:
-            target_ND = targets.rows(pairs.english)
-            errors = MeanSample(squared_errors(target_ND, vectors.rows(pairs.foreign)).numpy())
-            samples[f"{pairs.language}/mse"] = errors
+            target_ND = targets.rows(pairs.source)
+            errors = MeanItemScores(squared_errors(target_ND, vectors.rows(pairs.target)).numpy())
+            item_scores[f"{pairs.language}/mse"] = errors
             scores.append(Score(pairs.language, "mse", errors.value(), errors.count))
             scores.append(Score(pairs.language, "explained", explained(errors.value(), target_ND), errors.count))
         return TaskResult(
             task=self.name,
-            protocol="x100, T(en) against S(xx)",
+            protocol=f"x100, T({self.source_language}) against S(xx)",
             main="mse",
             higher_is_better=False,
             data_sha256=hash_sets(sets),
             scores=scores + [mean_score(scores, metric) for metric in ("mse", "explained")],
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
-            samples=with_means(samples),
+            item_scores=with_means(item_scores),
         )
 
 

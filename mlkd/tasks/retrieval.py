@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from mlkd.errors import Problem
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.memory_mapped import DistinctTexts, Storage, encode_to_file, nearest_of_both
+from mlkd.tasks.memory_mapped import DistinctTexts, VectorDtype, encode_to_file, nearest_both_ways_on_disk
 from mlkd.tasks.parallel import ParallelSet, ParallelTask, hash_sets
-from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 
 
-class Hit(enum.Enum):
+class HitCriterion(enum.Enum):
     """When the nearest candidate is right: its text is the wanted one, wherever it stands; or it is the same line."""
 
     identical_text = "identical_text"
@@ -33,7 +33,7 @@ class Hit(enum.Enum):
 
 @dataclass(kw_only=True, slots=True)
 class RetrievalTask(ParallelTask):
-    """P@1 of each English sentence among all translations (`en->xx`), of each translation among all English sentences
+    """P@1 of each source sentence among all translations (`en->xx`), of each translation among all source sentences
     (`xx->en`), and their mean (`p@1`).
 
     Texts are encoded once each. Their vectors lie in a file rather than in memory, which holds two blocks of them; the
@@ -54,9 +54,9 @@ class RetrievalTask(ParallelTask):
     needs_uncached: ClassVar[bool] = True
 
     name: str = "retrieval"
-    hit: Hit = field(default=Hit.identical_text)
+    hit: HitCriterion = field(default=HitCriterion.identical_text)
     distinct_pairs: bool = False
-    vectors: Storage = field(default=Storage.fp32)
+    vectors: VectorDtype = field(default=VectorDtype.fp32)
     vectors_dir: str = ""
     search: NeighbourSearch = field(default_factory=NeighbourSearch)
 
@@ -73,15 +73,15 @@ class RetrievalTask(ParallelTask):
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for pairs in sets:
-            english_hits, foreign_hits = self._hits(pairs, encoder)
-            samples[f"{pairs.language}/en->xx"] = MeanSample(english_hits)
-            samples[f"{pairs.language}/xx->en"] = MeanSample(foreign_hits)
-            samples[f"{pairs.language}/p@1"] = MeanSample((english_hits + foreign_hits) / 2)
-        samples = with_means(samples)
-        counted = "identical texts count" if self.hit is Hit.identical_text else "only the same line counts"
-        vectors = "" if self.vectors is Storage.fp32 else f", {self.vectors.value} vectors"
+            source_hits, target_hits = self._hits(pairs, encoder)
+            item_scores[f"{pairs.language}/{self.source_language}->xx"] = MeanItemScores(source_hits)
+            item_scores[f"{pairs.language}/xx->{self.source_language}"] = MeanItemScores(target_hits)
+            item_scores[f"{pairs.language}/p@1"] = MeanItemScores((source_hits + target_hits) / 2)
+        item_scores = with_means(item_scores)
+        counted = "identical texts count" if self.hit is HitCriterion.identical_text else "only the same line counts"
+        vectors = "" if self.vectors is VectorDtype.fp32 else f", {self.vectors.value} vectors"
         repeated = ", distinct pairs" if self.distinct_pairs else ""
         return TaskResult(
             task=self.name,
@@ -89,27 +89,27 @@ class RetrievalTask(ParallelTask):
             main="p@1",
             higher_is_better=True,
             data_sha256=hash_sets(sets),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
-            samples=samples,
+            item_scores=item_scores,
         )
 
     def _hits(self, pairs: ParallelSet, encoder: Encoder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """1 where a sentence finds its translation, else 0, for the English and the foreign sentences, (N,) each."""
-        english, foreign = DistinctTexts(pairs.english), DistinctTexts(pairs.foreign)
+        """1 where a sentence finds its translation, else 0, for the source and the target sentences, (N,) each."""
+        source, target = DistinctTexts(pairs.source), DistinctTexts(pairs.target)
         with tempfile.TemporaryDirectory(dir=self.vectors_dir or None, prefix="mlkd-vectors-") as folder:
-            english_file = encode_to_file(encoder, english.texts, Path(folder) / "english", self.vectors)
-            foreign_file = encode_to_file(encoder, foreign.texts, Path(folder) / "foreign", self.vectors)
-            of_english, of_foreign = nearest_of_both(self.search, english_file, foreign_file)
+            source_file = encode_to_file(encoder, source.texts, Path(folder) / "source", self.vectors)
+            target_file = encode_to_file(encoder, target.texts, Path(folder) / "target", self.vectors)
+            of_source, of_target = nearest_both_ways_on_disk(self.search, source_file, target_file)
             # Unmapped before the folder goes: some systems refuse to remove a file that is mapped.
-            del english_file, foreign_file
+            del source_file, target_file
         return (
-            self._is_hit(of_english[english.row_of_line], foreign),
-            self._is_hit(of_foreign[foreign.row_of_line], english),
+            self._is_hit(of_source[source.row_of_line], target),
+            self._is_hit(of_target[target.row_of_line], source),
         )
 
     def _is_hit(self, found_N: NDArray[np.int64], wanted: DistinctTexts) -> NDArray[np.float64]:
-        if self.hit is Hit.identical_text:
+        if self.hit is HitCriterion.identical_text:
             is_hit: NDArray[np.bool_] = found_N == wanted.row_of_line
         else:
             is_hit = wanted.first_line[found_N] == np.arange(len(found_N))
@@ -117,5 +117,5 @@ class RetrievalTask(ParallelTask):
 
 
 def _distinct(pairs: ParallelSet) -> ParallelSet:
-    kept = dict.fromkeys(zip(pairs.english, pairs.foreign, strict=True))
+    kept = dict.fromkeys(zip(pairs.source, pairs.target, strict=True))
     return ParallelSet(pairs.language, [pair[0] for pair in kept], [pair[1] for pair in kept], pairs.num_empty)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import enum
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlkd.data.formats.tsv import Header, raise_first, read_lines, read_tsv
+from mlkd.data.hub import HubDataset
 from mlkd.data.languages import check_language
 from mlkd.errors import Problem, did_you_mean, fail
 from mlkd.tasks.base import Task
@@ -46,6 +47,17 @@ class SourcedTask(Task):
             return Origin.files
         return Origin.hub if self.dataset else Origin.embedded
 
+    def read_hub(self, subset: str, columns: Sequence[str], split: str = "") -> list[list[Any]]:
+        """Columns of a subset of the dataset, of another split than the task's where one is named.
+
+        Raises:
+            MlkdError: see `HubDataset.load`.
+        """
+        key = f"task.{self.name}"
+        hub = HubDataset(self.dataset, self.revision, key, f"set {key}.path to your own files")
+        table, _ = hub.load(subset, split or self.split, columns)
+        return [list(table[column]) for column in columns]
+
     def _field_problems(self) -> list[Problem]:
         problems = Task._field_problems(self)
         if self.path and self.dataset:
@@ -72,31 +84,16 @@ def language_problem(language: str, where: str) -> Problem | None:
     return check_language(language, where)
 
 
+def named_language(code: str) -> str:
+    """The code, and `English` for English: protocols have said so from the start."""
+    return "English" if code == "en" else code
+
+
 def check_embedded(language: str, available: Sequence[str]) -> None:
     """E207 where the embedded sets lack `language`."""
     if language not in available:
         what = f"the embedded set has no '{language}', only {', '.join(available)}.{did_you_mean(language, available)}"
         raise fail("E207", what, remedy="set path or dataset to use other data")
-
-
-def fill_template(template: str, where: str, **values: str) -> str:
-    """`template` with its placeholders filled in.
-
-    Raises:
-        MlkdError: E204 naming a placeholder that does not exist here.
-
-    >>> fill_template("dir/en-{language}.tsv", "path", language="de")
-    'dir/en-de.tsv'
-    """
-
-    def value_of(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in values:
-            known = ", ".join(f"{{{key}}}" for key in values)
-            raise fail("E204", f"'{template}' has the placeholder '{{{name}}}'; known here: {known}", where=where)
-        return values[name]
-
-    return re.sub(r"\{(\w*)\}", value_of, template)
 
 
 def read_columns(path: str, columns: Sequence[str]) -> tuple[list[list[str]], list[int]]:

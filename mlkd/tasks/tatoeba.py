@@ -12,9 +12,9 @@ import numpy as np
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import NearestTask, ParallelSet, hash_sets, hits, nearest_both_ways
-from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 from mlkd.tasks.tatoeba_languages import expand_sets
 
 
@@ -22,8 +22,8 @@ class TatoebaProtocol(enum.Enum):
     """What is reported.
 
     `laser`: accuracy of both directions and their mean; a hit on an identical text counts.
-    `xtreme`: accuracy en->xx; only the same row counts.
-    `mteb`: F1 over rows as classes, weighted by support, xx->en; only the same row counts.
+    `xtreme`: accuracy from the source language (en->xx); only the same row counts.
+    `mteb`: F1 over rows as classes, weighted by support, to the source language (xx->en); only the same row counts.
     """
 
     laser = "laser"
@@ -33,7 +33,7 @@ class TatoebaProtocol(enum.Enum):
 
 @dataclass(kw_only=True, slots=True)
 class TatoebaTask(NearestTask):
-    """Cosine top-1 retrieval between English and each language.
+    """Cosine top-1 retrieval between the source language (English) and each other one.
 
     Args:
         languages: codes, and the names of published selections: `all` (the 112 languages of LASER's test sets) and
@@ -53,38 +53,36 @@ class TatoebaTask(NearestTask):
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[ParallelSet] = data
-        sides = (text for s in sets for text in s.english), (text for s in sets for text in s.foreign)
-        english, foreign = self.two_sides(encoder, teacher, *sides)
-        samples: dict[str, Sample] = {}
+        sides = (text for s in sets for text in s.source), (text for s in sets for text in s.target)
+        source, target = self.two_sides(encoder, teacher, *sides)
+        item_scores: dict[str, ItemScores] = {}
         for pairs in sets:
-            found = self._score_language(pairs, english, foreign)
-            samples |= {f"{pairs.language}/{metric}": sample for metric, sample in found.items()}
-        samples = with_means(samples)
+            found = self._score_language(pairs, source, target)
+            item_scores |= {f"{pairs.language}/{metric}": items for metric, items in found.items()}
+        item_scores = with_means(item_scores)
         return TaskResult(
             task=self.name,
             protocol=self.named(self.protocol.value),
             main="f1" if self.protocol is TatoebaProtocol.mteb else "accuracy",
             higher_is_better=True,
             data_sha256=hash_sets(sets),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in sets}},
-            samples=samples,
+            item_scores=item_scores,
         )
 
-    def _score_language(self, pairs: ParallelSet, english: TextVectors, foreign: TextVectors) -> dict[str, Sample]:
-        to_english, from_english = nearest_both_ways(
-            self.search, foreign.rows(pairs.foreign), english.rows(pairs.english)
-        )
+    def _score_language(self, pairs: ParallelSet, source: TextVectors, target: TextVectors) -> dict[str, ItemScores]:
+        to_source, from_source = nearest_both_ways(self.search, target.rows(pairs.target), source.rows(pairs.source))
         if self.protocol is TatoebaProtocol.mteb:
-            return {"f1": MeanSample(row_f1(to_english))}
+            return {"f1": MeanItemScores(row_f1(to_source))}
         if self.protocol is TatoebaProtocol.xtreme:
-            return {"accuracy": MeanSample(np.asarray(from_english) == np.arange(len(from_english)))}
-        foreign_to_english = np.asarray(hits(to_english, pairs.english), dtype=np.float64)
-        english_to_foreign = np.asarray(hits(from_english, pairs.foreign), dtype=np.float64)
+            return {"accuracy": MeanItemScores(np.asarray(from_source) == np.arange(len(from_source)))}
+        target_to_source = np.asarray(hits(to_source, pairs.source), dtype=np.float64)
+        source_to_target = np.asarray(hits(from_source, pairs.target), dtype=np.float64)
         return {
-            "xx->en": MeanSample(foreign_to_english),
-            "en->xx": MeanSample(english_to_foreign),
-            "accuracy": MeanSample((foreign_to_english + english_to_foreign) / 2),
+            f"xx->{self.source_language}": MeanItemScores(target_to_source),
+            f"{self.source_language}->xx": MeanItemScores(source_to_target),
+            "accuracy": MeanItemScores((target_to_source + source_to_target) / 2),
         }
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlkd.evaluation.evaluator import BestMetric, Evaluations, as_metrics, read_task_results, write_task_results
+from mlkd.evaluation.evaluator import BestMetric, Evaluator, as_metrics, read_task_results, write_task_results
 from mlkd.models.serialization import save_encoder
 from mlkd.runtime.checkpoints import Checkpoint
 from mlkd.runtime.log import RunLog
@@ -34,7 +34,7 @@ class EvaluationCallback:
     """
 
     setup: TrainingSetup
-    evaluations: Evaluations
+    evaluations: Evaluator
     metric: str
     run: RunFolder
     run_log: RunLog
@@ -69,7 +69,7 @@ class EvaluationCallback:
         return is_best
 
 
-def score_untrained(setup: TrainingSetup, evaluations: Evaluations, run: RunFolder) -> list[TaskResult]:
+def score_untrained(setup: TrainingSetup, evaluations: Evaluator, run: RunFolder) -> list[TaskResult]:
     """Scores of the student before its first step, computed once a run."""
     path = run.eval / "untrained.json"
     if not path.is_file():

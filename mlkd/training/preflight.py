@@ -12,7 +12,7 @@ import torch
 
 from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError, Problem
-from mlkd.evaluation.evaluator import Evaluations
+from mlkd.evaluation.evaluator import Evaluator
 from mlkd.losses.feature import Projection
 from mlkd.losses.mix import LossMix
 from mlkd.models.masked_lm import check_mask_token
@@ -66,7 +66,7 @@ class PreflightResult:
     teacher_precision: torch.dtype | None
     max_tokens: int
     teacher: ResolvedTeacher
-    evaluations: Evaluations
+    evaluations: Evaluator
 
 
 def run_preflight(config: TrainConfig) -> PreflightResult:
@@ -93,7 +93,7 @@ def run_preflight(config: TrainConfig) -> PreflightResult:
     if len(problems) == before and config.loss.delta:
         attempt(lambda: _check_mask_token(config.student), "student")
     attempt(config.data.check_files, "data")
-    evaluations = attempt(lambda: Evaluations.load(config.task.values()))
+    evaluations = attempt(lambda: Evaluator.load(config.task.values()))
     if problems:
         raise MlkdError(problems)
     dimension = folder_dimension(folder)
@@ -134,7 +134,7 @@ def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
         what = f"compares vectors: teacher dim {teacher_dimension} != student dim {student_dimension}"
         remedy = f"leave it out with '~task.{direct[0]}', or set student.dense_dim={teacher_dimension}"
         if isinstance(config.task[direct[0]], NearestTask):
-            remedy += f", or task.{direct[0]}.english=encoder"
+            remedy += f", or task.{direct[0]}.source_encoder=student"
         raise MlkdError(Problem("E210", what, f"task.{direct[0]}", remedy))
 
 

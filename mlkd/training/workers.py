@@ -20,7 +20,7 @@ from mlkd.distributed.launcher import Failure, Launcher
 from mlkd.distributed.process_group import ProcessGroup, checksums
 from mlkd.distributed.random_state import random_state
 from mlkd.errors import fail
-from mlkd.evaluation.evaluator import Evaluations
+from mlkd.evaluation.evaluator import Evaluator
 from mlkd.runtime.checkpoints import load_latest
 from mlkd.runtime.devices import return_free_memory
 from mlkd.runtime.hashing import fingerprint
@@ -56,7 +56,7 @@ class WorkerStart:
         cls, config: TrainConfig, preflight: PreflightResult, checkpoints: Path | None = None, step: int | None = None
     ) -> WorkerStart:
         """For a run of as many threads as this process has."""
-        without_tasks = replace(preflight, evaluations=Evaluations([]))
+        without_tasks = replace(preflight, evaluations=Evaluator([]))
         return cls(config, without_tasks, torch.get_num_threads(), checkpoints, step)
 
 

@@ -21,7 +21,7 @@ from mlkd.training.preflight import needs_projection, reduced_dimension
 OPTIONS = sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.glob("*/**/*.yaml"))
 # What options leave to the user, and nothing else does.
 NEEDS = {
-    "data/hub": ["data.repository=some/set", "data.languages=[de]"],
+    "data/hub": ["data.dataset=some/set", "data.languages=[de]"],
     "data/jsonl": ["data.path='en-{language}.jsonl'", "data.languages=[de]"],
     "data/moses": ["data.source_path=a.en", "data.target_path='a.{language}'", "data.languages=[de]"],
     "data/parquet": ["data.path='en-{language}.parquet'", "data.languages=[de]"],

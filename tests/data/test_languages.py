@@ -6,14 +6,23 @@ from mlkd.data.languages import check_language, check_languages, expected_script
 
 
 @pytest.mark.parametrize(
-    "code", ["de", "no", "zh-cn", "pt-BR", "deu", "deu_Latn", "cmn", "es-419", "sr-Latn-RS", "x-elvish"]
+    "code",
+    [
+        *("de", "no", "zh-cn", "pt-BR", "deu", "deu_Latn", "cmn", "es-419", "sr-Latn-RS", "x-elvish"),
+        # Of IN22, MAFAND, NTREX, OPUS, FLORES+ and AmericasNLP; bibliographic, a family, and withdrawn.
+        *("brx_Deva", "bbj", "shi", "cnr", "tok", "quc", "oci_Latn_aran1260", "shp", "ger", "ber", "sh", "ajp"),
+    ],
 )
 def test_known_codes(code: str) -> None:
     assert check_language(code, "languages[0]") is None
 
 
 @pytest.mark.parametrize(
-    ("code", "suggestion"), [("jp", "ja"), ("cn", "zh"), ("cz", "cs"), ("ed", ""), ("german", ""), ("DE", ""), ("", "")]
+    ("code", "suggestion"),
+    [
+        *(("jp", "ja"), ("cn", "zh"), ("cz", "cs"), ("ed", ""), ("german", "de"), ("Scots", "sco"), ("DE", "de")),
+        *(("", ""), ("qqq", ""), ("de_", ""), ("de_Latn_x", "")),
+    ],
 )
 def test_unknown_codes(code: str, suggestion: str) -> None:
     problem = check_language(code, "languages[0]")

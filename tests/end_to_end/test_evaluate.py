@@ -124,7 +124,7 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
 def test_teacher_has_no_error_against_itself(mlkd: Call, toy: Any, tmp_path: Path) -> None:
     code, _, err = mlkd(
         "evaluate", f"checkpoint={toy.teacher}", f"teacher_model={toy.teacher}", f"output_dir={tmp_path}", *mse(toy),
-        "task.mse_file.foreign_column=en",
+        "task.mse_file.target_column=en",
     )  # fmt: skip
     assert code == 0, err
     results = read_results(tmp_path / "results.json")
@@ -179,9 +179,9 @@ def test_nan_weights_give_no_silent_score(mlkd: Call, toy: Any, tasks: list[str]
     # What was scored before the failure is kept.
     code, _, err = mlkd("evaluate", f"checkpoint=['{toy.teacher}','{folder}']", f"output_dir={tmp_path}/out", *tasks)
     assert code == 6 and "error[E601]" in err
-    kept = read_results(tmp_path / "out/results.json", with_samples=True)
+    kept = read_results(tmp_path / "out/results.json", with_item_scores=True)
     assert [r.task for r in kept.results[str(toy.teacher)]] == TASKS and kept.systems == [str(toy.teacher)]
-    assert kept.results[str(toy.teacher)][0].samples and (tmp_path / "out/environment.json").is_file()
+    assert kept.results[str(toy.teacher)][0].item_scores and (tmp_path / "out/environment.json").is_file()
 
 
 def test_each_finished_task_has_a_line_on_stderr(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:

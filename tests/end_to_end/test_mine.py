@@ -87,9 +87,9 @@ def test_pairs_are_those_of_the_engine_best_first(settings: dict[str, Any], toy:
         assert german[int(source_line) - 1] == source
         assert english[int(target_line) - 1] == target
     assert [row[3] for row in found if row[1] == german[0]] == ["6"]  # of equal lines the last
-    assert mined.facts["source"]["left_out"] == {"duplicate": 2, "blank": 1}
-    assert mined.facts["target"]["left_out"] == {"duplicate": 1}
-    assert mined.facts["pairs"] == len(found)
+    assert mined.metadata["source"]["left_out"] == {"duplicate": 2, "blank": 1}
+    assert mined.metadata["target"]["left_out"] == {"duplicate": 1}
+    assert mined.metadata["pairs"] == len(found)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -194,7 +194,7 @@ def test_threshold_keeps_scores_from_it_on(settings: dict[str, Any], tmp_path: P
     lines: list[str] = []
     mined = mine(MineConfig(**settings | {"output": str(tmp_path / "best.tsv")}, threshold=threshold), lines.append)
     assert rows_of(tmp_path / "best.tsv") == expected
-    assert (mined.facts["pairs"], mined.facts["candidates"]) == (len(expected), len(rows))
+    assert (mined.metadata["pairs"], mined.metadata["candidates"]) == (len(expected), len(rows))
     assert mined.rates == {"encoded": None, "searched": None}  # only the cut is new
     assert not [line for line in lines if "encoded" in line]
 
@@ -217,9 +217,9 @@ def test_every_margin_and_retrieval(
     settings: dict[str, Any], toy: Any, corpus: Path, margin: Margin, retrieval: Retrieval
 ) -> None:
     mined = mine(MineConfig(**settings, margin=margin, retrieval=retrieval, num_neighbours=300), quiet)
-    sizes = {side: mined.facts[side]["sentences"] for side in ("source", "target")}
+    sizes = {side: mined.metadata[side]["sentences"] for side in ("source", "target")}
     expected = {Retrieval.forward: sizes["source"], Retrieval.backward: sizes["target"]}
-    assert mined.facts["pairs"] == expected.get(retrieval, mined.facts["pairs"]) > 0
+    assert mined.metadata["pairs"] == expected.get(retrieval, mined.metadata["pairs"]) > 0
 
 
 def test_command_prints_what_it_did(mlkd: Call, settings: dict[str, Any], tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_command_prints_what_it_did(mlkd: Call, settings: dict[str, Any], tmp_pa
     command = [*arguments, f"output={output}", "hardware=cpu", "hardware.threads=1", "search.device=cpu"]
     code, out, err = mlkd("mine", *command)
     assert code == 0, err
-    facts = json.loads(output.with_name("out=1.tsv.gz.json").read_text())
-    assert f"pairs     {facts['pairs']:,}, of {facts['candidates']:,} candidates" in out
+    metadata = json.loads(output.with_name("out=1.tsv.gz.json").read_text())
+    assert f"pairs     {metadata['pairs']:,}, of {metadata['candidates']:,} candidates" in out
     assert f"source    {settings['source']}: 44 lines, 41 distinct sentences" in out
     assert f"output    {output}" in out
     assert "left out: 2 duplicate, 1 blank" in err
@@ -333,7 +333,7 @@ def test_one_sentence_a_side(settings: dict[str, Any], tmp_path: Path) -> None:
     for side, text in (("source", "die katze sieht den mond"), ("target", "the cat sees the moon")):
         (tmp_path / side).write_text(text)
     mined = mine(MineConfig(**settings | {s: str(tmp_path / s) for s in ("source", "target")}), quiet)
-    assert mined.facts["pairs"] == 1
+    assert mined.metadata["pairs"] == 1
     ((score, source, target),) = rows_of(settings["output"])
     assert (source, target) == ("die katze sieht den mond", "the cat sees the moon")
     assert float(score) == pytest.approx(1.0)  # the only neighbour is the neighbourhood

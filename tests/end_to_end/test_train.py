@@ -34,7 +34,7 @@ def test_run_folder_holds_what_is_promised(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         "config.yaml", "overrides.yaml", "environment.json", "status.json", "data.json", "train.log", "metrics.jsonl",
         "timing.jsonl",
-        "student", "checkpoints", "eval", "results.json", "samples.safetensors", "results.md", "report.html",
+        "student", "checkpoints", "eval", "results.json", "item_scores.safetensors", "results.md", "report.html",
         "results.csv", "results.tex",
     }  # fmt: skip
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"latest", "step-00000015", "step-00000020"}

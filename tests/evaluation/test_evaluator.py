@@ -14,16 +14,16 @@ from mlkd.errors import MlkdError, fail
 from mlkd.evaluation.evaluator import (
     BestMetric,
     CachedEncoder,
-    Evaluations,
+    Evaluator,
     as_metrics,
     read_task_results,
     write_task_results,
 )
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import Task
-from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.item_scores import MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import Score, TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import Score, TaskResult, scores_from_items
 
 
 class CountingEncoder:
@@ -75,9 +75,9 @@ RESULTS = [
 def test_the_teacher_is_part_of_the_protocol_of_tasks_that_use_one() -> None:
     loaded: list[tuple[Task, Any]] = [(LengthTask(name="a"), ["x"]), (TeacherTask(name="b"), ["x"])]
     encoder = CountingEncoder()
-    found = Evaluations(loaded, teacher="0123456789ab").score(encoder, encoder)
+    found = Evaluator(loaded, teacher="0123456789ab").score(encoder, encoder)
     assert [r.protocol for r in found] == ["sum", "sum; teacher 0123456789ab"]
-    assert [r.protocol for r in Evaluations(loaded).score(encoder, encoder)] == ["sum", "sum"]
+    assert [r.protocol for r in Evaluator(loaded).score(encoder, encoder)] == ["sum", "sum"]
 
 
 def test_each_text_is_encoded_once() -> None:
@@ -109,26 +109,28 @@ class UncachedTask(LengthTask):
 def test_a_task_may_ask_for_the_encoder_itself() -> None:
     tasks = [LengthTask(name="one", sentences=["a", "bb"]), UncachedTask(name="two", sentences=["a", "bb"])]
     encoder = CountingEncoder()
-    Evaluations.load(tasks).score(encoder)
+    Evaluator.load(tasks).score(encoder)
     assert encoder.asked == [["a", "bb"], ["a", "bb"]]
 
 
 @dataclass(kw_only=True, slots=True)
-class SampledTask(LengthTask):
-    """The share of texts longer than one letter, with its samples and a table."""
+class ItemTask(LengthTask):
+    """The share of texts longer than one letter, with its item scores and a table."""
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
-        samples = with_means({"de/long": MeanSample((encoder.encode(data)[:, 0] > 1).numpy())})
-        scores = sample_scores(samples)
+        item_scores = with_means({"de/long": MeanItemScores((encoder.encode(data)[:, 0] > 1).numpy())})
+        scores = scores_from_items(item_scores)
         tables = {"texts": [(text,) for text in data]}
-        return TaskResult(self.name, "share", "long", True, "0", scores, {"a": 1}, samples=samples, tables=tables)
+        return TaskResult(
+            self.name, "share", "long", True, "0", scores, {"a": 1}, item_scores=item_scores, tables=tables
+        )
 
 
 def test_intervals_cost_nothing_unless_asked_for() -> None:
-    evaluations = Evaluations.load([SampledTask(name="s", sentences=["a", "bb", "ccc", "d"])])
-    (plain,) = evaluations.score(CountingEncoder())
+    evaluator = Evaluator.load([ItemTask(name="s", sentences=["a", "bb", "ccc", "d"])])
+    (plain,) = evaluator.score(CountingEncoder())
     assert plain.details == {"a": 1}
-    (known,) = evaluations.score(CountingEncoder(), num_resamples=200)
+    (known,) = evaluator.score(CountingEncoder(), num_resamples=200)
     assert known.details["a"] == 1
     low, high = known.details["intervals"]["mean/long"]
     assert 0 <= low < 50 < high <= 100
@@ -136,7 +138,7 @@ def test_intervals_cost_nothing_unless_asked_for() -> None:
 
 
 def test_progress_is_told_each_result_before_the_next_task() -> None:
-    tasks = [SampledTask(name="one", sentences=["a", "bb"]), TeacherTask(name="two"), LengthTask(name="three")]
+    tasks = [ItemTask(name="one", sentences=["a", "bb"]), TeacherTask(name="two"), LengthTask(name="three")]
     encoder = CountingEncoder()
     told: list[tuple[TaskResult, int]] = []
 
@@ -144,41 +146,41 @@ def test_progress_is_told_each_result_before_the_next_task() -> None:
         assert 0 <= seconds < 60
         told.append((result, len(encoder.asked)))
 
-    results = Evaluations.load(tasks).score(encoder, num_resamples=100, progress=progress)
+    results = Evaluator.load(tasks).score(encoder, num_resamples=100, progress=progress)
     assert [result for result, _ in told] == results and [r.task for r in results] == ["one", "three"]
     assert [asked for _, asked in told] == [1, 2]
     assert "intervals" in told[0][0].details
 
 
-def test_samples_are_kept_beside_the_json(tmp_path: Path) -> None:
-    results = Evaluations.load([SampledTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
+def test_item_scores_are_kept_beside_the_json(tmp_path: Path) -> None:
+    results = Evaluator.load([ItemTask(name="s", sentences=["a", "bb", "ccc"])]).score(CountingEncoder())
     write_task_results(tmp_path / "student.json", [*results, *RESULTS])
-    assert "samples" not in (tmp_path / "student.json").read_text()
+    assert "item_scores" not in (tmp_path / "student.json").read_text()
     first, *others = read_task_results(tmp_path / "student.json")
     assert (first, others) == (results[0], RESULTS)
-    assert {key: s.value() for key, s in first.samples.items()} == {"de/long": 200 / 3, "mean/long": 200 / 3}
-    assert others[0].samples == {} and first.tables == {}
+    assert {key: s.value() for key, s in first.item_scores.items()} == {"de/long": 200 / 3, "mean/long": 200 / 3}
+    assert others[0].item_scores == {} and first.tables == {}
 
 
 def test_tasks_share_one_cache_and_those_without_a_teacher_are_left_out() -> None:
     tasks = [LengthTask(name="one", sentences=["a", "bb"]), TeacherTask(name="two", sentences=["bb", "ccc"])]
-    evaluations = Evaluations.load(tasks)
-    assert evaluations.need_teacher and not Evaluations.load(tasks[:1]).need_teacher
-    assert {name: list(texts) for name, texts in evaluations.texts().items()} == {
+    evaluator = Evaluator.load(tasks)
+    assert evaluator.need_teacher and not Evaluator.load(tasks[:1]).need_teacher
+    assert {name: list(texts) for name, texts in evaluator.texts().items()} == {
         "one": ["a", "bb"],
         "two": ["bb", "ccc"],
     }
     encoder = CountingEncoder()
-    results = evaluations.score(encoder, CountingEncoder())
+    results = evaluator.score(encoder, CountingEncoder())
     assert as_metrics(results) == {"one/mean/length": 3.0, "two/mean/length": 5.0}
     assert encoder.asked == [["a", "bb"], ["ccc"]]
-    assert [r.task for r in evaluations.score(CountingEncoder())] == ["one"]
+    assert [r.task for r in evaluator.score(CountingEncoder())] == ["one"]
 
 
 def test_the_problems_of_all_tasks_come_together() -> None:
     tasks = [LengthTask(name="one", broken="no a"), LengthTask(name="two"), LengthTask(name="three", broken="no b")]
     with pytest.raises(MlkdError) as caught:
-        Evaluations.load(tasks)
+        Evaluator.load(tasks)
     assert [p.what for p in caught.value.problems] == ["no a", "no b"]
 
 

@@ -82,7 +82,7 @@ _SEARCHES: dict[str, Callable[[], NeighbourSearch]] = {
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_FEW", 0)
+    monkeypatch.setattr(blocks, "_MAX_EXACT", 0)
     monkeypatch.setattr(NeighbourSearch, "_block_size", lambda search: _BLOCK_SIZE)
 
 
@@ -114,7 +114,7 @@ def test_bit_equal_for_small_whole_numbers(data: st.DataObject, k: int, side: in
     rows = st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=1, max_size=14)
     source, target = (torch.tensor(data.draw(rows), dtype=torch.float32) for _ in range(2))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(blocks, "_FEW", 0)
+        monkeypatch.setattr(blocks, "_MAX_EXACT", 0)
         monkeypatch.setattr(NeighbourSearch, "_block_size", lambda search: 2 * side**2)
         forward, backward = _SEARCHES[precision]().both_ways(source, target, k)
     _assert_equal(forward, _reference(source, target, k))
@@ -128,12 +128,12 @@ def test_what_low_precision_cannot_decide_is_decided_exactly(
 ) -> None:
     left_open: list[int] = []
 
-    def exact_best(queries: Any, *arguments: Any) -> Any:
+    def exact_top_k(queries: Any, *arguments: Any) -> Any:
         left_open.append(len(queries))
         return found_exactly(queries, *arguments)
 
-    found_exactly = blocks.exact_best
-    monkeypatch.setattr(blocks, "exact_best", exact_best)
+    found_exactly = blocks.exact_top_k
+    monkeypatch.setattr(blocks, "exact_top_k", exact_top_k)
     _SEARCHES[precision]().both_ways(*_CASES[case], 4)
     assert sum(left_open) == (560 if is_hard else 0)
 

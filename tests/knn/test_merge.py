@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkd.knn.merge import BothWays, merge
+from mlkd.knn.merge import ShardedSearch, merge
 from mlkd.knn.neighbours import Neighbours, NeighbourSearch
 
 
@@ -29,7 +29,7 @@ def test_shards_equal_one_search(
         directions[torch.randint(num_directions, (num,), generator=generator)] for num in (num_source, num_target)
     )
     search = NeighbourSearch(device="cpu")
-    gathered = BothWays(search, num_source, num_target, k)
+    gathered = ShardedSearch(search, num_source, num_target, k)
     shards = [(i, j) for i in range(0, num_source, shard) for j in range(0, num_target, shard)]
     for place in torch.randperm(len(shards), generator=generator).tolist():
         i, j = shards[place]
@@ -49,7 +49,7 @@ def test_merge_by_hand() -> None:
 
 
 def test_a_missing_shard_is_noticed() -> None:
-    gathered = BothWays(NeighbourSearch(device="cpu"), 2, 2, 1)
+    gathered = ShardedSearch(NeighbourSearch(device="cpu"), 2, 2, 1)
     gathered.add(0, torch.ones(1, 2), 0, torch.ones(2, 2))
     with pytest.raises(AssertionError, match="2 pairs of rows were added, 4 there are"):
         gathered.result()

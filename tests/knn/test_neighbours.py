@@ -29,7 +29,7 @@ def _brute_force(queries: torch.Tensor, corpus: torch.Tensor, k: int) -> tuple[n
 
 def _search_in_blocks(side: int, monkeypatch: pytest.MonkeyPatch) -> NeighbourSearch:
     """A search in blocks of about side x side, however few rows there are."""
-    monkeypatch.setattr("mlkd.knn.block_search._FEW", 0)
+    monkeypatch.setattr("mlkd.knn.block_search._MAX_EXACT", 0)
     monkeypatch.setattr(NeighbourSearch, "_block_size", lambda search: side**2)
     return NeighbourSearch(device="cpu", precision=Precision.fp32)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mlkd.knn.precision import BF16, FP32, Arithmetic, Precision, arithmetic_of, error_bound, matmul_precision
-from mlkd.knn.unit_vectors import GRID, distinct_rows
+from mlkd.knn.unit_vectors import GRID, distinct_vectors
 
 _CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ _CPU = torch.device("cpu")
 def test_no_product_is_further_off_than_the_bound(arithmetic: Arithmetic, dim: int, offset: float) -> None:
     generator = torch.Generator().manual_seed(dim)
     source, target = (
-        distinct_rows(torch.randn(200, dim, generator=generator) + offset, "source", _CPU, arithmetic.stored).rows
+        distinct_vectors(torch.randn(200, dim, generator=generator) + offset, "source", _CPU, arithmetic.stored).rows
         for _ in range(2)
     )
     num_source, num_target = len(source), len(target)

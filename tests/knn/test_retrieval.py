@@ -11,7 +11,6 @@ from mlkd.knn import retrieval
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import Neighbours
 from mlkd.knn.retrieval import Candidates, Retrieval, retrieve
-from mlkd.tasks.bucc.threshold import apply_threshold, fit_threshold
 
 # The cosines of test_margins.py, k = 3. Forward best: x0-y0 .9, x1-y1 .7, x2-y1 .6.
 # Backward best: y0-x0 .9, y1-x1 .7, y2-x2 .4.
@@ -58,7 +57,7 @@ def test_each_once_in_rounds_is_the_greedy_choice(pairs: list[tuple[int, int, in
     candidates = Candidates(columns[0], columns[1], columns[2].float())
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(retrieval, "_MAX_ROUNDS", max_rounds)
-        found = retrieval._each_once(candidates)
+        found = retrieval._greedy_one_to_one(candidates)
     assert list(zip(found.source.tolist(), found.target.tolist(), strict=True)) == _one_by_one(candidates)
     assert found.score.tolist() == sorted(found.score.tolist(), reverse=True)
 
@@ -67,7 +66,7 @@ def test_each_once_along_a_chain_longer_than_the_rounds() -> None:
     # x0-y0 > y0-x1 > x1-y1 > ...: only the first pair of what is left is best for both, so every round finds one.
     num_pairs = 2 * retrieval._MAX_ROUNDS + 10
     source, target = (torch.arange(1, 2 * num_pairs + 1) // 2, torch.arange(2 * num_pairs) // 2)
-    found = retrieval._each_once(Candidates(source, target, -torch.arange(2 * num_pairs).float()))
+    found = retrieval._greedy_one_to_one(Candidates(source, target, -torch.arange(2 * num_pairs).float()))
     assert found.source.tolist() == found.target.tolist() == list(range(num_pairs))
 
 
@@ -75,48 +74,3 @@ def test_margin_changes_who_is_best() -> None:
     # x2's nearest is y1, a hub; by ratio y2 is better: 0.4 / ((.4333 + .2333) / 2) = 1.2 > 0.6 / ((.4333 + .6) / 2).
     found = _triples(retrieve(FORWARD, BACKWARD, Margin.ratio, Retrieval.forward))
     assert (2, 2, 1.2) in found
-
-
-def test_threshold_is_midway_at_the_first_best_cut() -> None:
-    score = torch.tensor([5.0, 4.0, 3.0, 2.0])
-    # F1 of the cuts with 3 gold pairs: 2/4, 4/5, 4/6, 6/7.
-    fit = fit_threshold(score[:3], torch.tensor([True, True, False]), 3)
-    assert (fit.threshold, fit.precision, fit.f1) == (3.5, 1.0, 0.8)
-    assert fit.recall == pytest.approx(2 / 3)
-    # Equal F1 at the first and the last cut (2/4 = 4/8 with 3 and 5 kept): the first is taken.
-    fit = fit_threshold(torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]), torch.tensor([True, False, False, False, True]), 3)
-    assert (fit.threshold, fit.f1) == (4.5, 0.5)
-
-
-def test_threshold_at_the_last_pair_is_its_score() -> None:
-    fit = fit_threshold(torch.tensor([5.0, 4.0]), torch.tensor([True, True]), 2)
-    assert (fit.threshold, fit.f1) == (4.0, 1.0)
-    assert apply_threshold(torch.tensor([5.0, 4.0]), torch.tensor([True, True]), 2, fit.threshold).f1 == 1.0
-
-
-@pytest.mark.parametrize("is_correct", [[], [False, False]])
-def test_nothing_right_keeps_nothing(is_correct: list[bool]) -> None:
-    score = torch.arange(len(is_correct), 0, -1).float()
-    flags = torch.tensor(is_correct, dtype=torch.bool)
-    fit = fit_threshold(score, flags, 2)
-    assert fit.threshold == float("inf") and fit.f1 == 0
-    assert apply_threshold(score, flags, 2, fit.threshold).precision == 0
-
-
-@given(
-    rows=st.lists(st.tuples(st.floats(-2, 2, width=32), st.booleans()), max_size=30),
-    extra_gold=st.integers(0, 5),
-    threshold=st.floats(-2, 2),
-)
-def test_no_threshold_beats_the_fitted_one(rows: list[tuple[float, bool]], extra_gold: int, threshold: float) -> None:
-    rows = sorted(rows, key=lambda row: -row[0])
-    score = torch.tensor([row[0] for row in rows])
-    is_correct = torch.tensor([row[1] for row in rows], dtype=torch.bool)
-    num_gold = int(is_correct.sum()) + extra_gold
-    if num_gold == 0:
-        return
-    fit = fit_threshold(score, is_correct, num_gold)
-    assert apply_threshold(score, is_correct, num_gold, threshold).f1 <= fit.f1 + 1e-12
-    if len(set(score.tolist())) == len(rows):
-        applied = apply_threshold(score, is_correct, num_gold, fit.threshold)
-        assert (applied.f1, applied.precision, applied.recall) == (fit.f1, fit.precision, fit.recall)

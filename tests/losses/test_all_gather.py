@@ -24,7 +24,7 @@ SIZE = len(DEALT)
 
 
 class Threads:
-    """ProcessGroup as threads of one process."""
+    """Ranks as threads of one process."""
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(SIZE, timeout=20)

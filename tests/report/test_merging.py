@@ -13,23 +13,27 @@ from mlkd.errors import MlkdError
 from mlkd.report.merging import Merged, merge_results
 from mlkd.report.results import Results
 from mlkd.tasks.scoring.bootstrap import compare_systems
-from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.item_scores import MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 
 A, B = Path("runs/a/results.json"), Path("runs/b/results.json")
 
 
 def tatoeba(seed: int, languages: tuple[str, ...] = ("de", "fr"), **changes: Any) -> TaskResult:
     rng = np.random.default_rng(seed)
-    samples = with_means({f"{name}/accuracy": MeanSample(rng.random(200) < 0.6) for name in languages})
-    result = TaskResult("tatoeba", "laser", "accuracy", True, "ab" * 32, sample_scores(samples), samples=samples)
+    item_scores = with_means({f"{name}/accuracy": MeanItemScores(rng.random(200) < 0.6) for name in languages})
+    result = TaskResult(
+        "tatoeba", "laser", "accuracy", True, "ab" * 32, scores_from_items(item_scores), item_scores=item_scores
+    )
     return replace(result, **changes)
 
 
 def sts(seed: int) -> TaskResult:
-    samples = with_means({"en-de/spearman": MeanSample(np.random.default_rng(seed).random(100))})
-    return TaskResult("sts", "cosine", "spearman", True, "cd" * 32, sample_scores(samples), samples=samples)
+    item_scores = with_means({"en-de/spearman": MeanItemScores(np.random.default_rng(seed).random(100))})
+    return TaskResult(
+        "sts", "cosine", "spearman", True, "cd" * 32, scores_from_items(item_scores), item_scores=item_scores
+    )
 
 
 def results(name: str, *scored: TaskResult, sha256: str | None = None, **described: Any) -> Results:
@@ -60,15 +64,15 @@ def test_equal_evaluations_stand_side_by_side_with_paired_tests() -> None:
     assert merged.results.comparisons == expected and len(expected) == 5
 
 
-def test_without_samples_the_tests_of_each_file_stay() -> None:
+def test_without_item_scores_the_tests_of_each_file_stay() -> None:
     pair = results("x", tatoeba(1))
     pair.systems.append("y")
     pair.results["y"] = [tatoeba(2)]
     pair.comparisons = compare_systems(pair.results, 100)
     kept = pair.comparisons
     for name, (result,) in pair.results.items():
-        pair.results[name] = [replace(result, samples={})]
-    merged = merge(pair, results("x", tatoeba(3, samples={})))
+        pair.results[name] = [replace(result, item_scores={})]
+    merged = merge(pair, results("x", tatoeba(3, item_scores={})))
     assert merged.results.systems == ["x (a)", "y", "x (b)"]
     assert merged.results.comparisons == [replace(c, first="x (a)") for c in kept]
 

@@ -11,7 +11,7 @@ import pytest
 from mlkd.errors import MlkdError
 from mlkd.report.results import Results, read_results, write_results
 from mlkd.tasks.scoring.bootstrap import Comparison
-from mlkd.tasks.scoring.item_scores import MeanSample
+from mlkd.tasks.scoring.item_scores import MeanItemScores
 
 
 def test_round_trip_keeps_everything(tmp_path: Path, results: Results) -> None:
@@ -96,31 +96,35 @@ def test_format_1_is_read(tmp_path: Path, results: Results) -> None:
     assert read_results(path) == replace(results, mlkd="0.0.9")
 
 
-def with_samples(results: Results) -> Results:
-    hits = MeanSample([1.0] * 70 + [0.0] * 30)
+def with_item_scores(results: Results) -> Results:
+    hits = MeanItemScores([1.0] * 70 + [0.0] * 30)
     student = results.results["student"][0]
     scores = [replace(s, value=70.0) if s.language == "fr" else s for s in student.scores]
-    results.results["student"][0] = replace(student, scores=scores, samples={"fr/accuracy": hits})
+    results.results["student"][0] = replace(student, scores=scores, item_scores={"fr/accuracy": hits})
     return results
 
 
-def test_samples_stand_beside_the_results(tmp_path: Path, results: Results) -> None:
+def test_item_scores_stand_beside_the_results(tmp_path: Path, results: Results) -> None:
     path = tmp_path / "results.json"
-    write_results(path, with_samples(results))
-    assert read_results(path).results["student"][0].samples == {}
-    read = read_results(path, with_samples=True).results
-    assert {key: sample.value() for key, sample in read["student"][0].samples.items()} == {"fr/accuracy": 70.0}
-    assert read["teacher"][0].samples == {}
+    write_results(path, with_item_scores(results))
+    assert read_results(path).results["student"][0].item_scores == {}
+    read = read_results(path, with_item_scores=True).results
+    assert {key: items.value() for key, items in read["student"][0].item_scores.items()} == {"fr/accuracy": 70.0}
+    assert read["teacher"][0].item_scores == {}
+    # Under the name that it had in earlier versions.
+    (tmp_path / "item_scores.safetensors").rename(tmp_path / "samples.safetensors")
+    earlier = read_results(path, with_item_scores=True).results
+    assert list(earlier["student"][0].item_scores) == ["fr/accuracy"]
     (tmp_path / "samples.safetensors").unlink()
-    assert read_results(path, with_samples=True).results["student"][0].samples == {}
+    assert read_results(path, with_item_scores=True).results["student"][0].item_scores == {}
 
 
-def test_samples_of_another_evaluation_are_refused(tmp_path: Path, results: Results) -> None:
+def test_item_scores_of_another_evaluation_are_refused(tmp_path: Path, results: Results) -> None:
     path = tmp_path / "results.json"
-    write_results(path, with_samples(results))
+    write_results(path, with_item_scores(results))
     path.write_text(path.read_text().replace('"student": 70.0', '"student": 71.0'))
     with pytest.raises(MlkdError, match=r"E309.*gives 70.0 for tatoeba/fr/accuracy of 'student', results.json 71.0"):
-        read_results(path, with_samples=True)
+        read_results(path, with_item_scores=True)
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_equals_scipy_over_the_students_and_the_teachers_cosines(write: Write, h
         found = _cosines(student, [r[left] for r in ROWS], [r[4] for r in ROWS])
         assert result.as_metrics()[f"agreement/{pair}/spearman"] == pytest.approx(100 * spearmanr(found, wanted)[0])
         assert result.as_metrics()[f"agreement/{pair}/pearson"] == pytest.approx(100 * pearsonr(found, wanted)[0])
-    assert list(result.samples) == ["en-de/spearman", "de-de/spearman", "mean/spearman"]
-    assert result.samples["mean/spearman"].value() == result.as_metrics()["agreement/mean/spearman"]
+    assert list(result.item_scores) == ["en-de/spearman", "de-de/spearman", "mean/spearman"]
+    assert result.item_scores["mean/spearman"].value() == result.as_metrics()["agreement/mean/spearman"]
     # The teacher is asked for English, the student for its own languages.
     assert {text[0] for text in teacher.asked if not text[0].isupper()} == {"a", "b"}
 
@@ -56,13 +56,13 @@ def test_files_of_one_language_each(write: Write) -> None:
         path = write(f"stsb.{language}.tsv", header, *([row[0], *row[start : start + 2]] for row in ROWS))
     (found,) = AgreementTask(path=path.replace(".de.", ".{language}."), pairs=["de-en"]).load()
     assert (found.translated.first[7], found.translated.second[7]) == ("A7", "b7")
-    assert (found.english.first[7], found.english.second[7]) == ("a7", "b7")
+    assert (found.source.first[7], found.source.second[7]) == ("a7", "b7")
 
 
 def test_embedded_set() -> None:
     sets = AgreementTask().load()
     assert [found.translated.pair for found in sets] == AgreementTask().pairs
-    assert all(len(found.translated.first) == len(found.english.first) >= 50 for found in sets)
+    assert all(len(found.translated.first) == len(found.source.first) >= 50 for found in sets)
 
 
 @pytest.mark.parametrize("fields", [{"path": "STS.{pair}.txt"}, {"dataset": "a/b", "subset": "{pair}"}])

@@ -18,7 +18,7 @@ from mlkd.errors import MlkdError
 from mlkd.knn.margins import Margin
 from mlkd.knn.retrieval import Retrieval
 from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSide, MiningSplit, Ranking
-from mlkd.tasks.bucc.results import f1_samples, kept_by_rank, kept_from
+from mlkd.tasks.bucc.results import f1_item_scores, kept_by_rank, kept_from
 from mlkd.tasks.bucc.task import BuccSet, BuccTask
 from mlkd.tasks.bucc.threshold import fit_threshold
 
@@ -136,17 +136,17 @@ def test_unknown_and_repeated_ids(write: Write) -> None:
         BuccTask(path=template, pairs=["de-en"]).load()
 
 
-def test_scores_are_their_samples_and_the_oracle_is_printed_beside(write: Write, encoder: Any) -> None:
+def test_scores_are_their_item_scores_and_the_oracle_is_printed_beside(write: Write, encoder: Any) -> None:
     path, train_path = _write_split(write, "test", 30), _write_split(write, "train", 20)
     task = BuccTask(path=path, train_path=train_path, pairs=["de-en"])
     result = task.score(task.load(), encoder)
     metrics = [score.metric for score in result.scores if score.language == "de-en"]
     assert metrics == ["f1", "precision", "recall", "oracle_f1", "oracle_precision", "oracle_recall"]
     for score in result.scores:
-        sample = result.samples[f"{score.language}/{score.metric}"]
-        assert score.value == sample.value() and score.count == 30
-        assert sample.count == 60, "one unit a source sentence"
-        low, high = np.percentile(sample.replicates(200, 1), [2.5, 97.5])
+        items = result.item_scores[f"{score.language}/{score.metric}"]
+        assert score.value == items.value() and score.count == 30
+        assert items.count == 60, "one unit a source sentence"
+        low, high = np.percentile(items.replicates(200, 1), [2.5, 97.5])
         assert low < score.value < high
     details = result.details["mining"]["de-en"]
     assert details["oracle_threshold"] != details["threshold"]
@@ -184,8 +184,8 @@ def test_st_keeps_a_part_of_equal_scores() -> None:
 def test_backward_may_take_a_source_twice() -> None:
     split = MiningSplit(MiningSide(["a"], ["x"]), MiningSide(["b", "c"], ["y", "z"]), [("a", "b")])
     ranking = Ranking([("a", "b"), ("a", "c")], torch.tensor([2.0, 1.0]), torch.tensor([True, False]), 1)
-    samples = f1_samples(split, ranking, torch.tensor([True, True]))
-    assert {metric: sample.value() for metric, sample in samples.items()} == {
+    item_scores = f1_item_scores(split, ranking, torch.tensor([True, True]))
+    assert {metric: items.value() for metric, items in item_scores.items()} == {
         "f1": pytest.approx(200 / 3),
         "precision": 50.0,
         "recall": 100.0,
@@ -227,5 +227,5 @@ def test_embedded_sets_load_and_score(hash_encoder: Any) -> None:
         assert {target for _, target in pairs.test.gold} <= set(pairs.test.target.ids)
         assert len(pairs.test.gold) < len(pairs.test.source.ids)
     assert task.score(sets, hash_encoder()).as_metrics()["bucc/mean/f1"] < 20
-    with pytest.raises(MlkdError, match=r"E207.*with en, not with 'fr'"):
+    with pytest.raises(MlkdError, match=r"E207.*the embedded set has no 'fr', only en, de, es, ru, zh"):
         BuccTask(pairs=["de-fr"]).load()

@@ -21,7 +21,8 @@ from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import Neighbours, NeighbourSearch
 from mlkd.knn.retrieval import Retrieval
 from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, rank_pairs
-from mlkd.tasks.bucc.threshold import apply_threshold, fit_threshold
+from mlkd.tasks.bucc.results import kept_from
+from mlkd.tasks.bucc.threshold import fit_threshold
 
 _FOLDER = os.environ.get("MLKD_BUCC_SAMPLE", "")
 _DIMENSIONS = 1024
@@ -77,7 +78,7 @@ class SearchedOnce:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ItemScores:
     split: MiningSplit
     source: torch.Tensor
     target: torch.Tensor
@@ -85,7 +86,7 @@ class Sample:
 
 
 @pytest.fixture(scope="module")
-def sample() -> Sample:
+def items() -> ItemScores:
     source, target, gold = _lines("de"), _lines("en"), _lines("gold")
     split = MiningSplit(
         MiningSide([line[0] for line in source], [line[1] for line in source]),
@@ -93,7 +94,7 @@ def sample() -> Sample:
         [(line[0], line[1]) for line in gold],
     )
     vectors = _weak_vectors(split.source.texts + split.target.texts)
-    return Sample(split, vectors[: len(source)], vectors[len(source) :], SearchedOnce())
+    return ItemScores(split, vectors[: len(source)], vectors[len(source) :], SearchedOnce())
 
 
 @pytest.mark.parametrize(
@@ -117,18 +118,19 @@ def sample() -> Sample:
     ],
 )
 def test_reference_f1(
-    sample: Sample,
+    items: ItemScores,
     margin: Margin,
     retrieval: Retrieval,
     protocol: BuccProtocol,
     f1: float,
 ) -> None:
-    settings = MiningSettings(4, margin, retrieval, protocol, sample.search)  # type: ignore[arg-type]
-    ranking = rank_pairs(sample.split, sample.source, sample.target, settings)
+    settings = MiningSettings(4, margin, retrieval, protocol, items.search)  # type: ignore[arg-type]
+    ranking = rank_pairs(items.split, items.source, items.target, settings)
     fit = fit_threshold(ranking.score, ranking.is_correct, ranking.num_gold)
     print(margin, retrieval, protocol, 100 * fit.f1, fit.threshold)
     assert 100 * fit.f1 == pytest.approx(f1, abs=5e-5)
-    applied = apply_threshold(ranking.score, ranking.is_correct, ranking.num_gold, fit.threshold)
-    assert 100 * applied.f1 == pytest.approx(f1, abs=5e-5)
+    kept = kept_from(ranking, fit.threshold)
+    num_correct = int((kept & ranking.is_correct).sum())
+    assert 200 * num_correct / (int(kept.sum()) + ranking.num_gold) == pytest.approx(f1, abs=5e-5)
     if (margin, retrieval, protocol) == (Margin.ratio, Retrieval.max, BuccProtocol.laser):
         assert fit.threshold == pytest.approx(1.2536, abs=5e-5)

@@ -19,7 +19,8 @@ from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.knn.retrieval import Retrieval
 from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, rank_pairs
-from mlkd.tasks.bucc.threshold import apply_threshold, fit_threshold
+from mlkd.tasks.bucc.results import kept_from
+from mlkd.tasks.bucc.threshold import fit_threshold
 
 Vector = tuple[int, ...]
 NUM_COMPONENTS = 16
@@ -166,9 +167,10 @@ def test_equals_the_protocol_read_aloud(
     if threshold is not None:
         assert fit.threshold == pytest.approx(float(threshold), rel=1e-6, abs=1e-6)
         kept = sum(score >= threshold for _, _, score in expected)
-        applied = apply_threshold(ranking.score, ranking.is_correct, ranking.num_gold, fit.threshold)
+        applied = kept_from(ranking, fit.threshold)
         correct = sum((x, y) in set(split.gold) for x, y, score in expected if score >= threshold)
-        assert (applied.precision, applied.recall) == (correct / kept, correct / len(set(split.gold)))
+        assert (int(applied.sum()), int((applied & ranking.is_correct).sum())) == (kept, correct)
+        assert ranking.num_gold == len(set(split.gold))
 
 
 def test_ambiguous_texts_are_mined_but_not_scored() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mlkd.errors import MlkdError
-from mlkd.evaluation.evaluator import Evaluations
+from mlkd.evaluation.evaluator import Evaluator
 from mlkd.models.serialization import load_encoder
 from mlkd.tasks import efficiency
 from mlkd.tasks.efficiency import EfficiencyTask, peak_bytes, sizes
@@ -64,7 +64,7 @@ def test_speed_is_the_median_of_the_passes(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.details == {"seconds": [1.0, 9.0, 2.0], "num_tokens": 6}
     assert result.main == "sentences_per_s" and result.higher_is_better
     assert "batch of 2, median of 3 passes, " in result.protocol and "threads, float32" in result.protocol
-    assert not result.samples
+    assert not result.item_scores
 
 
 def test_an_encoder_that_only_encodes_leaves_the_rest_undefined(hash_encoder: Any) -> None:
@@ -105,7 +105,7 @@ def test_memory_of_the_device() -> None:
 def test_evaluations_measure_the_bare_encoder() -> None:
     task = EfficiencyTask(batch_size=10**6, num_passes=2, languages=["en"])
     encoder = SmallEncoder()
-    (result,) = Evaluations.load([task]).score(encoder)
+    (result,) = Evaluator.load([task]).score(encoder)
     # A cache would have asked once.
     assert len(encoder.batches) == 3
     assert result.as_metrics()["efficiency/mean/parameters"] == 29

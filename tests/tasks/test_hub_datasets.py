@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import socket
-import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import huggingface_hub
 import pytest
 
-from mlkd.data import hub
 from mlkd.errors import MlkdError
 from mlkd.tasks.base import Task
 from mlkd.tasks.bucc.task import BuccTask
@@ -118,7 +116,7 @@ def test_bucc_layouts(tmp_path: Path) -> None:
 def test_unreachable_hub(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    monkeypatch.setattr(hub, "_hub_answers", lambda: False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", _refuse)
     before = datasets.config.HF_HUB_OFFLINE
     with pytest.raises(MlkdError) as caught:
         task.load()
@@ -130,11 +128,31 @@ def test_unreachable_hub(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     assert before == datasets.config.HF_HUB_OFFLINE
 
 
-def test_no_server_at_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        monkeypatch.setattr(urllib.request, "getproxies", dict)
-        assert not hub._hub_answers()
-        unused.listen()
-        assert hub._hub_answers()
+def test_what_was_loaded_before_is_read_without_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither hub nor downloaded files: what the `datasets` library prepared in its cache is enough."""
+    import datasets
+
+    asked = []
+    loaded = datasets.Dataset.from_dict({"sentence1": ["eins"], "sentence2": ["one"]})
+
+    def load(name: str, subset: str, *, split: str, revision: str | None) -> datasets.Dataset:
+        asked.append((name, subset, split, revision, datasets.config.HF_HUB_OFFLINE))
+        return loaded
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", _refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    task = TatoebaTask(dataset="org/set", subset="{language3}-eng", languages=["de"], revision="v1")
+    assert task.load() == [ParallelSet("de", ["one"], ["eins"])]
+    assert asked == [("org/set", "deu-eng", "test", "v1", True)]
+    assert datasets.config.HF_HUB_OFFLINE is False
+
+
+def test_a_folder_that_is_not_there_is_no_question_for_the_hub() -> None:
+    with pytest.raises(MlkdError, match=r"E301\]: '\./no/set' is no such folder[^\n]*\n  fix: set task\.sts\.dataset"):
+        StsTask(dataset="./no/set", subset="{pair}", pairs=["en-de"]).load()
+
+
+def _refuse(*_: object, **__: object) -> NoReturn:
+    raise ConnectionError("no route to host")

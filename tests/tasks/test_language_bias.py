@@ -152,7 +152,7 @@ def test_a_fair_encoder_loses_nothing_and_a_biased_one_much(hash_encoder: Any) -
     languages = [biased[f"mixed_pool/{language}/mixed"] for language in LANGUAGES]
     assert biased["mixed_pool/mean/mixed"] == pytest.approx(sum(languages) / 3)
     assert fair.protocol == "cosine top-1, pool of 3 languages"
-    assert fair.samples["mean/mixed"].count == 40
+    assert fair.item_scores["mean/mixed"].count == 40
 
 
 def test_a_collapsed_encoder_finds_nothing() -> None:

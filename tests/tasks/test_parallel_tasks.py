@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
 from mlkd.tasks.mse import MseTask, explained, squared_errors
-from mlkd.tasks.parallel import EnglishReader, NearestTask, ParallelSet
+from mlkd.tasks.parallel import NearestTask, ParallelSet, SourceEncoder
 from mlkd.tasks.tatoeba import TatoebaProtocol, TatoebaTask, row_f1
 from mlkd.tasks.tatoeba_languages import LANGUAGE_SETS, three_letters
 from mlkd.tasks.translation import TranslationTask
@@ -48,7 +48,7 @@ def test_translation_equals_sentence_transformers(noisy_encoder: Any, as_sentenc
     metrics = TranslationTask().score(_sets(), noisy_encoder).as_metrics()
     tatoeba = TatoebaTask().score(_sets(), noisy_encoder).as_metrics()
     for pairs in _sets():
-        evaluator = TranslationEvaluator(pairs.english, pairs.foreign, write_csv=False)
+        evaluator = TranslationEvaluator(pairs.source, pairs.target, write_csv=False)
         theirs = evaluator(as_sentence_transformer(noisy_encoder))
         prefix = f"translation/{pairs.language}"
         assert metrics[f"{prefix}/src2trg"] == pytest.approx(100 * theirs["src2trg_accuracy"], abs=1e-9)
@@ -69,7 +69,7 @@ def test_mse_equals_sentence_transformers(hash_encoder: Any, as_sentence_transfo
     assert not result.higher_is_better and result.main == "mse"
     for pairs in _sets():
         evaluator = MSEEvaluator(
-            pairs.english, pairs.foreign, teacher_model=as_sentence_transformer(teacher), write_csv=False
+            pairs.source, pairs.target, teacher_model=as_sentence_transformer(teacher), write_csv=False
         )
         theirs = evaluator(as_sentence_transformer(student))
         assert result.as_metrics()[f"mse/{pairs.language}/mse"] == pytest.approx(-theirs["negative_mse"], rel=1e-6)
@@ -99,7 +99,7 @@ def test_the_teacher_may_read_english(kind: type[NearestTask], table_encoder: An
     teacher = table_encoder({"yes": [1.0, 0.0], "no": [0.0, 1.0], "yeah": [-1.0, 0.1]})
     sets = [ParallelSet("de", ["yes", "no", "yeah"], ["ja", "nein", "jo"])]
     data: Any = XsimData(sets, None) if kind is XsimTask else sets
-    task = kind(english=EnglishReader.teacher)
+    task = kind(source_encoder=SourceEncoder.teacher)
     assert task.needs_teacher and not kind().needs_teacher
     result = task.score(data, student, teacher)
     assert result.protocol == f"{kind().score(data, table_encoder(student.table | teacher.table)).protocol}, " + (
@@ -111,8 +111,8 @@ def test_the_teacher_may_read_english(kind: type[NearestTask], table_encoder: An
 
 
 def test_a_teacher_of_another_dimension_cannot_read_english(hash_encoder: Any) -> None:
-    task = TatoebaTask(english=EnglishReader.teacher)
-    with pytest.raises(MlkdError, match=r"E210.*task.tatoeba.english: teacher dim 8 != student dim 4"):
+    task = TatoebaTask(source_encoder=SourceEncoder.teacher)
+    with pytest.raises(MlkdError, match=r"E210.*task.tatoeba.source_encoder: teacher dim 8 != student dim 4"):
         task.score(_sets(), hash_encoder(4), hash_encoder(8))
 
 
@@ -163,12 +163,12 @@ def test_order_of_rows_changes_nothing(order: list[int], request: pytest.Fixture
     assert english == [f"en {n}" for n in range(30)]
 
 
-def test_samples_are_what_the_scores_were_computed_from(noisy_encoder: Any) -> None:
+def test_item_scores_are_what_the_scores_were_computed_from(noisy_encoder: Any) -> None:
     tasks = [TatoebaTask(protocol=protocol) for protocol in TatoebaProtocol]
     for task in (*tasks, TranslationTask(), MseTask()):
         result = task.score(_sets(), noisy_encoder, noisy_encoder)
         values = {f"{score.language}/{score.metric}": (score.value, score.count) for score in result.scores}
-        found = {key: (sample.value(), sample.count) for key, sample in result.samples.items()}
+        found = {key: (items.value(), items.count) for key, items in result.item_scores.items()}
         assert found == {key: values[key] for key in found}
         assert {f"{language}/{result.main}" for language in ("de", "zh", "mean")} <= set(found)
 
@@ -196,7 +196,7 @@ def test_tsv_for_each_language(write: Write) -> None:
 
 def test_one_row_aligned_file_and_other_column_names(write: Write) -> None:
     path = write("flores.tsv", ["eng", "deu", "spa"], ["one", "eins", "uno"])
-    task = MseTask(path=path, languages=["es", "de"], english_column="eng", foreign_column="{language3}")
+    task = MseTask(path=path, languages=["es", "de"], source_column="eng", target_column="{language3}")
     assert task.load() == [ParallelSet("es", ["one"], ["uno"]), ParallelSet("de", ["one"], ["eins"])]
 
 
@@ -244,11 +244,11 @@ def test_embedded_sets_load_and_the_perfect_encoder_is_perfect(hash_encoder: Any
     sets = TatoebaTask().load()
     assert [pairs.language for pairs in sets] == ["de", "es", "ru", "zh"]
     meaning = {
-        text: min(pairs.english[row] for row in range(len(pairs.english)) if pairs.foreign[row] == text)
+        text: min(pairs.source[row] for row in range(len(pairs.source)) if pairs.target[row] == text)
         for pairs in sets
-        for text in pairs.foreign
+        for text in pairs.target
     }
     encoder = hash_encoder(key=lambda text: meaning.get(text, text))
     assert TatoebaTask().score(sets, encoder).as_metrics()["tatoeba/mean/accuracy"] > 99
-    with pytest.raises(MlkdError, match=r"E207.*no 'fr', only de, es, ru, zh"):
+    with pytest.raises(MlkdError, match=r"E207.*no 'fr', only en, de, es, ru, zh"):
         TatoebaTask(languages=["fr"]).load()

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from mlkd.errors import MlkdError
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.tasks import memory_mapped as mapped_vectors
-from mlkd.tasks.memory_mapped import DistinctTexts, Storage, encode_to_file, nearest_of_both
+from mlkd.tasks.memory_mapped import DistinctTexts, VectorDtype, encode_to_file, nearest_both_ways_on_disk
 from mlkd.tasks.parallel import ParallelSet
-from mlkd.tasks.retrieval import Hit, RetrievalTask
+from mlkd.tasks.retrieval import HitCriterion, RetrievalTask
 from mlkd.tasks.tatoeba import TatoebaTask
 
 Write = Callable[..., str]
@@ -46,14 +46,14 @@ def test_three_pairs_counted_by_hand(table_encoder: Any) -> None:
     third = pytest.approx(100 / 3)
     expected = {"en->xx": third, "xx->en": third, "p@1": third}
     assert result.as_metrics() == {f"retrieval/{who}/{m}": v for who in ("de", "mean") for m, v in expected.items()}
-    assert result.samples["de/p@1"].values_N.tolist() == [1.0, 0.0, 0.0]
+    assert result.item_scores["de/p@1"].values_N.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_equal_texts_count_or_not(table_encoder: Any) -> None:
     encoder = table_encoder({"yes": [1.0, 0.0], "no": [0.0, 1.0], "ja": [1.0, 0.1], "nein": [0.0, 1.0]})
     sets = [ParallelSet("de", ["yes", "no", "yes"], ["ja", "nein", "ja"])]
     assert RetrievalTask().score(sets, encoder).as_metrics()["retrieval/mean/p@1"] == 100
-    same_line = RetrievalTask(hit=Hit.same_line).score(sets, encoder)
+    same_line = RetrievalTask(hit=HitCriterion.same_line).score(sets, encoder)
     assert same_line.protocol == "cosine top-1, only the same line counts"
     # The third line finds the first one's text, which stands on line one.
     assert same_line.as_metrics()["retrieval/mean/p@1"] == pytest.approx(200 / 3)
@@ -71,7 +71,7 @@ def test_equals_tatoeba_in_any_blocks(hash_encoder: Any, monkeypatch: pytest.Mon
     }
     assert 20 < tatoeba["tatoeba/de/accuracy"] < 100
     monkeypatch.setattr(mapped_vectors, "_TEXTS_AT_ONCE", 7)
-    for storage in Storage:
+    for storage in VectorDtype:
         metrics = RetrievalTask(vectors=storage).score(sets, encoder).as_metrics()
         assert {key: metrics[key] for key in expected} == expected
     # Every distinct text once for each of the two.
@@ -85,7 +85,7 @@ def test_blocks_change_nothing(seed: int, block: int, sizes: tuple[int, int]) ->
     # Components of +-1/2: cosines are exact and ties are everywhere.
     source, target = (generator.choice([-0.5, 0.5], size=(size, 4)).astype(np.float32) for size in sizes)
     before = source.copy(), target.copy()
-    forward, backward = nearest_of_both(_search(), source, target, block)  # type: ignore[arg-type]
+    forward, backward = nearest_both_ways_on_disk(_search(), source, target, block)  # type: ignore[arg-type]
     similarity = source.astype(np.float64) @ target.T.astype(np.float64)
     assert forward.tolist() == similarity.argmax(axis=1).tolist()
     assert backward.tolist() == similarity.argmax(axis=0).tolist()
@@ -96,11 +96,11 @@ def test_vectors_lie_in_the_file(tmp_path: Path, hash_encoder: Any, monkeypatch:
     monkeypatch.setattr(mapped_vectors, "_TEXTS_AT_ONCE", 3)
     texts = [f"text {n}" for n in range(8)]
     expected = torch.nn.functional.normalize(hash_encoder().encode(texts), dim=1).numpy()
-    for storage, size in ((Storage.fp32, 4), (Storage.fp16, 2)):
+    for storage, size in ((VectorDtype.fp32, 4), (VectorDtype.fp16, 2)):
         path = tmp_path / storage.value
         vectors = encode_to_file(hash_encoder(), texts, path, storage)
         assert path.stat().st_size == 8 * 24 * size
-        assert np.abs(vectors - expected).max() < (1e-6 if storage is Storage.fp32 else 1e-3)
+        assert np.abs(vectors - expected).max() < (1e-6 if storage is VectorDtype.fp32 else 1e-3)
 
 
 def test_files_are_removed(hash_encoder: Any, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_un_layout_compressed_and_repeated_pairs(tmp_path: Path) -> None:
     task = RetrievalTask(path=str(tmp_path / "UNv1.0.testset.{side}.gz"), languages=["fr"], distinct_pairs=True)
     assert task.load() == [ParallelSet("fr", ["one", "two", "one"], ["un", "deux", "une"])]
     assert len(list(task.texts(task.load()))) == 6
-    assert RetrievalTask(path=task.path, languages=["fr"]).load()[0].english == ["one", "two", "one", "one"]
+    assert RetrievalTask(path=task.path, languages=["fr"]).load()[0].source == ["one", "two", "one", "one"]
     protocol = task.score(task.load(), _AnyEncoder()).protocol
     assert protocol == "cosine top-1, identical texts count, distinct pairs"
 

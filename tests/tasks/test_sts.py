@@ -113,12 +113,14 @@ def test_similarities_are_of_each_row_and_leave_the_vectors_as_they_are(seed: in
     assert torch.equal(first, copies[0]) and torch.equal(second, copies[1])
 
 
-def test_samples_are_what_the_scores_were_computed_from(hash_encoder: Any) -> None:
+def test_item_scores_are_what_the_scores_were_computed_from(hash_encoder: Any) -> None:
     result = StsTask().score(_sets(), hash_encoder())
-    assert list(result.samples) == ["en-de/spearman", "de-de/spearman", "mean/spearman"]
+    assert list(result.item_scores) == ["en-de/spearman", "de-de/spearman", "mean/spearman"]
     values = {f"{score.language}/{score.metric}": score.value for score in result.scores}
-    assert {key: sample.value() for key, sample in result.samples.items()} == {k: values[k] for k in result.samples}
-    assert result.samples["en-de/spearman"].count == 60
+    assert {key: items.value() for key, items in result.item_scores.items()} == {
+        k: values[k] for k in result.item_scores
+    }
+    assert result.item_scores["en-de/spearman"].count == 60
 
 
 def test_wide_file(write: Write) -> None:
@@ -253,7 +255,7 @@ def test_bad_fields(fields: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_placeholder_is_named() -> None:
-    with pytest.raises(MlkdError, match=r"E204.*\{lang\}.*known here: \{pair\}, \{first\}, \{second\}"):
+    with pytest.raises(MlkdError, match=r"E204.*\{lang\}.*known: \{pair\}, \{first\}, \{second\}"):
         StsTask(path="sts/{lang}.tsv").load()
 
 

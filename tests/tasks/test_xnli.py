@@ -102,7 +102,7 @@ def test_transfers_to_the_languages_that_share_the_space() -> None:
     assert metrics["xnli/mean/accuracy"] == pytest.approx((200 + metrics["xnli/sw/accuracy"]) / 3)
     assert result.protocol == "zero-shot, logistic regression on 300 en pairs, l2=0.3"
     assert [score.count for score in result.scores] == [100, 100, 100, 300]
-    assert {key: sample.value() for key, sample in result.samples.items()} == {
+    assert {key: items.value() for key, items in result.item_scores.items()} == {
         f"{score.language}/{score.metric}": score.value for score in result.scores
     }
     assert result.details["training_accuracy"] == 100.0
@@ -161,7 +161,7 @@ def test_all_bad_labels_and_files_are_named_together(write: Write) -> None:
         ({"dataset": "a", "max_train": 2}, r"E204.*max_train: must be >= 3 \(got 2\)"),
         ({"dataset": "a", "seed": -1}, r"E204.*seed"),
         ({"dataset": "a", "languages": ["de", "False"]}, r"E206.*languages\[1\]"),
-        ({"dataset": "a", "train_language": "jp"}, r"E207.*train_language.*Did you mean 'ja'"),
+        ({"dataset": "a", "source_language": "jp"}, r"E207.*source_language.*Did you mean 'ja'"),
     ],
 )
 def test_bad_fields(fields: dict[str, Any], message: str) -> None:

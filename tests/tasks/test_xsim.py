@@ -106,7 +106,7 @@ def test_kinds_of_error_counted_by_hand(table_encoder: Any) -> None:
 
 
 def test_flores_layout(write: Write, hash_encoder: Any) -> None:
-    english_path = write("devtest/eng_Latn.devtest", ["one 1"], ["two 2"])
+    source_path = write("devtest/eng_Latn.devtest", ["one 1"], ["two 2"])
     write("devtest/fra_Latn.devtest", ["un 1"], ["deux 2"])
     augmented_path = write("devtest_augmented/eng_Latn_augmented.devtest", ["one 7"], ["two 9"], ["no entry 5"])
     kinds = {
@@ -116,8 +116,8 @@ def test_flores_layout(write: Write, hash_encoder: Any) -> None:
     types_path = Path(augmented_path).with_name("eng_Latn_errtype.devtest.json")
     types_path.write_text(json.dumps(kinds), encoding="utf-8")
     task = XsimTask(
-        path=english_path.replace("eng_Latn", "{language}"),
-        english_path=english_path,
+        path=source_path.replace("eng_Latn", "{language}"),
+        source_path=source_path,
         languages=["fra_Latn"],
         augmented_path=augmented_path,
         error_types_path=str(types_path),
@@ -160,7 +160,7 @@ def test_faults_of_augmented_files(write: Write) -> None:
 def test_missing_files_come_together(tmp_path: Path) -> None:
     task = XsimTask(
         path=str(tmp_path / "{language}"),
-        english_path=str(tmp_path / "en"),
+        source_path=str(tmp_path / "en"),
         languages=["de", "fr"],
         augmented_path=str(tmp_path / "a"),
         error_types_path=str(tmp_path / "b"),
@@ -174,14 +174,14 @@ def test_missing_files_come_together(tmp_path: Path) -> None:
 
 
 def test_lines_that_do_not_align_and_empty_ones(write: Write) -> None:
-    english_path = write("x.en", ["one"], ["two"], ["three"])
+    source_path = write("x.en", ["one"], ["two"], ["three"])
     write("x.de", ["eins"], [""], ["drei"])
     path = write("x.fr", ["un"])
     template = path.replace(".fr", ".{language}")
-    task = XsimTask(path=template, english_path=english_path, languages=["de"])
+    task = XsimTask(path=template, source_path=source_path, languages=["de"])
     assert task.load().sets == [ParallelSet("de", ["one", "three"], ["eins", "drei"], num_empty=1)]
     with pytest.raises(MlkdError, match=r"E316.*x\.en 3, .*x\.fr 1"):
-        XsimTask(path=template, english_path=english_path, languages=["fr"]).load()
+        XsimTask(path=template, source_path=source_path, languages=["fr"]).load()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_lines_that_do_not_align_and_empty_ones(write: Write) -> None:
     [
         ({"num_neighbours": 0}, r"E204.*num_neighbours.*>= 1 \(got 0\)"),
         ({"augmented_path": "x"}, r"E209.*need each other"),
-        ({"english_path": "x"}, r"E209.*english_path.*needs path"),
+        ({"source_path": "x"}, r"E209.*source_path.*needs path"),
         ({"languages": []}, r"E204.*languages"),
     ],
 )
@@ -224,4 +224,4 @@ def test_embedded_sets_load_and_score(hash_encoder: Any) -> None:
     assert [pairs.language for pairs in data.sets] == ["de", "es", "ru", "zh"] and data.augmented is None
     result = task.score(data, hash_encoder())
     assert result.as_metrics()["xsim/mean/error"] > 80
-    assert result.samples["de/error"].count == len(data.sets[0].english)
+    assert result.item_scores["de/error"].count == len(data.sets[0].source)

@@ -17,10 +17,13 @@ from mlkd.data.pairs import LanguagePair, RawPairs
 from mlkd.data.plausibility import warn_about_language
 from mlkd.data.report import DataReport, LanguageReport
 from mlkd.data.split import Split, split_pairs
-from mlkd.errors import MlkdError, Problem
+from mlkd.data.templates import check_required_template, fill_template
+from mlkd.errors import MlkdError, Problem, out_of_range
 from mlkd.runtime.hashing import fingerprint
 
 logger = logging.getLogger("mlkd")
+
+_PLACEHOLDERS = ("language", "source_language")
 
 
 class OnMisaligned(enum.Enum):
@@ -91,16 +94,10 @@ class ParallelCorpus(ABC):
         problems += [source_problem] if source_problem else []
         if self.source_language in self.languages:
             problems.append(Problem("E207", f"'{self.source_language}' is the source language too", "languages"))
-        least = {"max_pairs_per_language": 0, "min_chars": 0, "max_chars": 1, "dev_pairs": 0, "max_length_ratio": 1}
-        for name, minimum in least.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                problems.append(Problem("E204", f"must be >= {minimum} (got {value})", name))
-        for name in ("max_dropped_share", "max_dev_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                problems.append(Problem("E204", f"must be between 0 and 1 (got {getattr(self, name)})", name))
-        if not self.language_temperature > 0:
-            problems.append(Problem("E204", f"must be > 0 (got {self.language_temperature})", "language_temperature"))
+        problems += out_of_range(self, "max_pairs_per_language", "min_chars", "dev_pairs", ge=0)
+        problems += out_of_range(self, "max_chars", "max_length_ratio", ge=1)
+        problems += out_of_range(self, "max_dropped_share", "max_dev_share", ge=0, le=1)
+        problems += out_of_range(self, "language_temperature", gt=0)
         if self.max_chars is not None and self.max_chars < self.min_chars:
             problems.append(Problem("E204", f"{self.max_chars} is below min_chars, {self.min_chars}", "max_chars"))
         return problems
@@ -108,6 +105,14 @@ class ParallelCorpus(ABC):
     def _field_problems(self) -> list[Problem]:
         """Problems of the fields a subclass adds."""
         return []
+
+    def template_problems(self, name: str, example: str) -> list[Problem]:
+        """What is wrong with the template in field `name`, of which `example` shows a value."""
+        return check_required_template(getattr(self, name), name, _PLACEHOLDERS, f"data.{name}={example}")
+
+    def filled(self, name: str, language: str) -> str:
+        """The template in field `name` for one target language."""
+        return fill_template(getattr(self, name), name, language=language, source_language=self.source_language)
 
     def files(self) -> dict[str, list[Path]]:
         """The files read for each language; none where the text does not come from files."""

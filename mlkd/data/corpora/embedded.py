@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mlkd.data.corpora.base import ParallelCorpus
 from mlkd.data.pairs import RawPairs
-from mlkd.errors import Problem
+from mlkd.errors import Problem, out_of_range
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,9 +25,7 @@ class EmbeddedCorpus(ParallelCorpus):
     def _field_problems(self) -> list[Problem]:
         from mlkd.demo_data import LANGUAGES
 
-        problems = []
-        if self.pairs_per_language < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.pairs_per_language})", "pairs_per_language"))
+        problems = out_of_range(self, "pairs_per_language", ge=1)
         if self.source_language != "en":
             problems.append(Problem("E207", f"must be en here (got '{self.source_language}')", "source_language"))
         for index, language in enumerate(self.languages):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import string
 from abc import abstractmethod
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,32 +18,6 @@ from mlkd.data.pairs import RawPairs
 from mlkd.errors import MlkdError, Problem, did_you_mean, fail
 
 logger = logging.getLogger("mlkd")
-
-_PLACEHOLDERS = ("language", "source_language")
-
-
-def fill(template: str, language: str, source_language: str) -> str:
-    """Put a language's code where a template says `{language}`, and the source's at `{source_language}`.
-
-    >>> fill("data/{source_language}-{language}.tsv", "de", "en")
-    'data/en-de.tsv'
-    """
-    return template.format(language=language, source_language=source_language)
-
-
-def check_template(template: str, name: str, example: str) -> list[Problem]:
-    """E205 for an empty template, E204 for one with unknown placeholders."""
-    if not template:
-        return [Problem("E205", "is required and not set", name, f"for example: data.{name}={example}")]
-    try:
-        used = {placeholder for _, placeholder, _, _ in string.Formatter().parse(template) if placeholder is not None}
-    except ValueError as error:
-        return [Problem("E204", f"'{template}': {error}", name, "a literal brace is written twice: {{")]
-    unknown = sorted(used - {*_PLACEHOLDERS})
-    if not unknown:
-        return []
-    what = f"'{template}' has the placeholder {{{unknown[0]}}}; known: {{language}}, {{source_language}}."
-    return [Problem("E204", what + did_you_mean(unknown[0], _PLACEHOLDERS), name)]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,11 +37,11 @@ class TableCorpus(ParallelCorpus):
     target_column: str = "{language}"
 
     def _field_problems(self) -> list[Problem]:
-        problems = check_template(self.source_column, "source_column", "en")
-        problems += check_template(self.target_column, "target_column", "'{language}'")
+        problems = self.template_problems("source_column", "en")
+        problems += self.template_problems("target_column", "'{language}'")
         uncovered = [language for language in self.languages if language not in self.paths]
         if uncovered:
-            template_problems = check_template(self.path, "path", "'data/en-{language}.tsv.gz'")
+            template_problems = self.template_problems("path", "'data/en-{language}.tsv.gz'")
             problems += template_problems
             is_shared = "{language}" not in self.path and "{language}" not in self.target_column
             if not template_problems and is_shared and len(uncovered) > 1:
@@ -85,7 +58,7 @@ class TableCorpus(ParallelCorpus):
 
     def read(self, language: str) -> RawPairs:
         path = self._path(language)
-        columns = [fill(name, language, self.source_language) for name in (self.source_column, self.target_column)]
+        columns = [self.filled(name, language) for name in ("source_column", "target_column")]
         table = self._read_table(path, columns)
         source, target = (table.columns[column] for column in columns)
         dropped = Counter({"bad_utf8": table.cleaned["bad_utf8_skipped"]} if table.cleaned["bad_utf8_skipped"] else {})
@@ -93,7 +66,7 @@ class TableCorpus(ParallelCorpus):
         return RawPairs(source, target, str(path), table.line_numbers, dropped, +table.cleaned, files)
 
     def _path(self, language: str) -> Path:
-        return Path(self.paths.get(language) or fill(self.path, language, self.source_language))
+        return Path(self.paths.get(language) or self.filled("path", language))
 
     @abstractmethod
     def _read_table(self, path: Path, columns: list[str]) -> Table:
@@ -145,8 +118,8 @@ class MosesCorpus(ParallelCorpus):
     target_path: str = ""
 
     def _field_problems(self) -> list[Problem]:
-        problems = check_template(self.source_path, "source_path", "'data/{language}-en.en'")
-        problems += check_template(self.target_path, "target_path", "'data/{language}-en.{language}'")
+        problems = self.template_problems("source_path", "'data/{language}-en.en'")
+        problems += self.template_problems("target_path", "'data/{language}-en.{language}'")
         if self.target_path and "{language}" not in self.target_path and len(self.languages) > 1:
             what = f"'{self.target_path}' is the same file for {', '.join(self.languages)}"
             problems.append(Problem("E204", what, "target_path", "write {language} where the code stands"))
@@ -156,8 +129,7 @@ class MosesCorpus(ParallelCorpus):
         return {language: [*self._paths(language)] for language in self.languages}
 
     def _paths(self, language: str) -> tuple[Path, Path]:
-        source = Path(fill(self.source_path, language, self.source_language))
-        return source, Path(fill(self.target_path, language, self.source_language))
+        return Path(self.filled("source_path", language)), Path(self.filled("target_path", language))
 
     def read(self, language: str) -> RawPairs:
         paths = self._paths(language)

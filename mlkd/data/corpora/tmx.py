@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlkd.data.corpora.base import ParallelCorpus
-from mlkd.data.corpora.files import check_template, fill
 from mlkd.data.formats.tmx import read_tmx
 from mlkd.data.pairs import RawPairs
 from mlkd.errors import Problem, did_you_mean
@@ -27,7 +26,7 @@ class TmxCorpus(ParallelCorpus):
     def _field_problems(self) -> list[Problem]:
         problems = []
         if any(language not in self.paths for language in self.languages):
-            problems += check_template(self.path, "path", "'data/en-{language}.tmx.gz'")
+            problems += self.template_problems("path", "'data/en-{language}.tmx.gz'")
         for language in self.paths:
             if language not in self.languages:
                 what = f"'{language}' is not in languages.{did_you_mean(language, self.languages)}"
@@ -38,7 +37,7 @@ class TmxCorpus(ParallelCorpus):
         return {language: [self._path(language)] for language in self.languages}
 
     def _path(self, language: str) -> Path:
-        return Path(self.paths.get(language) or fill(self.path, language, self.source_language))
+        return Path(self.paths.get(language) or self.filled("path", language))
 
     def read(self, language: str) -> RawPairs:
         return read_tmx(self._path(language), self.source_language, language)

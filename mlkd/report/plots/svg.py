@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkd.report.plots.colours import stand_in, to_css
-from mlkd.report.tables import UNITS
+from mlkd.report.tables import unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def annotate(axes: Axes, text: str, at: tuple[float, float], colour: str, **plac
 
 def out_of_100(metric: str) -> bool:
     """Whether the metric's scale ends at 100."""
-    return UNITS.get(metric, ("", 0))[0] in ("%", "x100") and metric != "mse"
+    return (unit_of(metric) or ("", 0))[0] in ("%", "x100") and metric != "mse"
 
 
 def _inline(svg: str, label: str) -> str:

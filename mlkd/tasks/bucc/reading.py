@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from mlkd.data.formats.tsv import raise_first, read_lines
-from mlkd.data.hub import clean_texts, read_hub_rows
+from mlkd.data.hub import clean_texts
+from mlkd.data.templates import fill_template
 from mlkd.errors import MlkdError, Problem, fail
 from mlkd.tasks.base import collect_problems
 from mlkd.tasks.bucc.protocols import MiningSide, MiningSplit
-from mlkd.tasks.sources import SourcedTask, fill_template
+from mlkd.tasks.sources import SourcedTask
 
 
 def read_mining_files(template: str, where: str, pair: str) -> MiningSplit:
@@ -72,12 +73,12 @@ def read_mining_hub(task: SourcedTask, subset: str) -> MiningSplit:
     """Read a subset of a hub dataset: one row of lists with a gold list, or a row for each gold pair.
 
     Raises:
-        MlkdError: E316 a gold pair outside the corpora, and what `read_hub_rows` raises.
+        MlkdError: E316 a gold pair outside the corpora, and what `SourcedTask.read_hub` raises.
     """
     where = f"{task.dataset}, {subset}"
-    first, second = read_hub_rows(task, subset, ["sentence1", "sentence2"])
+    first, second = task.read_hub(subset, ["sentence1", "sentence2"])
     if len(first) == 1 and isinstance(first[0], list):
-        (gold,) = read_hub_rows(task, subset, ["gold"])
+        (gold,) = task.read_hub(subset, ["gold"])
         pairs = [(int(source), int(target)) for source, target in gold[0]]
         first, second = first[0], second[0]
     else:

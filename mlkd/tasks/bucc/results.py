@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlkd.tasks.bucc.protocols import MiningSplit, Ranking
 from mlkd.tasks.bucc.threshold import ThresholdFit
-from mlkd.tasks.scoring.item_scores import F1Sample
+from mlkd.tasks.scoring.item_scores import F1ItemScores
 
 TABLE_HEADER = ("score", "source_id", "target_id", "source", "target", "is_gold", "is_kept")
 _NUM_HISTOGRAM_BINS = 40
@@ -38,7 +38,7 @@ def kept_by_rank(ranking: Ranking, fit: ThresholdFit) -> Tensor:
     return kept
 
 
-def f1_samples(split: MiningSplit, ranking: Ranking, kept: Tensor) -> dict[str, F1Sample]:
+def f1_item_scores(split: MiningSplit, ranking: Ranking, kept: Tensor) -> dict[str, F1ItemScores]:
     """F1, precision and recall of the kept pairs over the source sentences."""
     chosen = [pair for pair, is_kept in zip(ranking.pairs, kept.tolist(), strict=True) if is_kept]
     right = [pair for pair, good in zip(ranking.pairs, (kept & ranking.is_correct).tolist(), strict=True) if good]
@@ -48,9 +48,9 @@ def f1_samples(split: MiningSplit, ranking: Ranking, kept: Tensor) -> dict[str, 
     )
     # F1 = 2 correct / (extracted + gold); precision and recall are that with the same count twice.
     return {
-        "f1": F1Sample(correct_N, extracted_N, gold_N),
-        "precision": F1Sample(correct_N, extracted_N, extracted_N),
-        "recall": F1Sample(correct_N, gold_N, gold_N),
+        "f1": F1ItemScores(correct_N, extracted_N, gold_N),
+        "precision": F1ItemScores(correct_N, extracted_N, extracted_N),
+        "recall": F1ItemScores(correct_N, gold_N, gold_N),
     }
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mlkd.errors import Problem, fail
+from mlkd.data.templates import fill_template
+from mlkd.errors import Problem, out_of_range
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.knn.retrieval import Retrieval
@@ -16,17 +17,16 @@ from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
 from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, MiningSplit, Ranking, rank_pairs
 from mlkd.tasks.bucc.reading import read_mining_files, read_mining_hub
-from mlkd.tasks.bucc.results import candidate_table, describe_ranking, f1_samples, kept_by_rank, kept_from
+from mlkd.tasks.bucc.results import candidate_table, describe_ranking, f1_item_scores, kept_by_rank, kept_from
 from mlkd.tasks.bucc.threshold import fit_threshold
 from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.scoring.item_scores import Sample
+from mlkd.tasks.scoring.item_scores import ItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 from mlkd.tasks.sources import (
     Origin,
     SourcedTask,
     check_embedded,
-    fill_template,
     language_problem,
 )
 
@@ -41,7 +41,7 @@ class BuccSet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mined:
+class _MiningOutcome:
     """Ranked pairs, those kept, (P,) bool, and those an oracle's threshold keeps where another one was applied."""
 
     ranking: Ranking
@@ -101,8 +101,7 @@ class BuccTask(SourcedTask):
                 continue
             found = [language_problem(language, where) for language in languages]
             problems += [problem for problem in found if problem is not None]
-        if self.num_neighbours < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.num_neighbours})", where="num_neighbours"))
+        problems += out_of_range(self, "num_neighbours", ge=1)
         if self.protocol is BuccProtocol.st and (self.margin, self.retrieval) != (Margin.ratio, Retrieval.max):
             what = f"is margin=ratio and retrieval=max (got {self.margin.value}, {self.retrieval.value})"
             problems.append(Problem("E209", what, where="protocol=st", remedy="use protocol=laser"))
@@ -121,18 +120,18 @@ class BuccTask(SourcedTask):
 
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[BuccSet] = data
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         num_gold, tables, mined = {}, {}, {}
         for pairs in sets:
             found = self._mine(pairs, encoder)
             for prefix, kept in (("", found.kept), ("oracle_", found.kept_by_oracle)):
                 if kept is not None:
-                    counted = f1_samples(pairs.test, found.ranking, kept)
-                    samples |= {f"{pairs.pair}/{prefix}{metric}": sample for metric, sample in counted.items()}
+                    counted = f1_item_scores(pairs.test, found.ranking, kept)
+                    item_scores |= {f"{pairs.pair}/{prefix}{metric}": items for metric, items in counted.items()}
             num_gold[pairs.pair] = found.ranking.num_gold
             tables[pairs.pair] = candidate_table(pairs.test, found.ranking, found.kept)
             mined[pairs.pair] = describe_ranking(found.ranking, found.threshold, found.oracle_threshold)
-        samples = with_means(samples)
+        item_scores = with_means(item_scores)
         counts = {**num_gold, "mean": sum(num_gold.values())}
         label = "fitted" if self.train_path else "oracle"
         return TaskResult(
@@ -142,23 +141,23 @@ class BuccTask(SourcedTask):
             main="f1",
             higher_is_better=True,
             data_sha256=hash_rows(_rows_to_hash(sets)),
-            scores=[replace(score, count=counts[score.language]) for score in sample_scores(samples)],
+            scores=[replace(score, count=counts[score.language]) for score in scores_from_items(item_scores)],
             details={"threshold_from": label, "mining": mined},
-            samples=samples,
+            item_scores=item_scores,
             tables=tables,
         )
 
-    def _mine(self, pairs: BuccSet, encoder: Encoder) -> _Mined:
+    def _mine(self, pairs: BuccSet, encoder: Encoder) -> _MiningOutcome:
         # One pair of corpora at a time: together their vectors could exceed the memory.
         ranking = self._rank(pairs.test, encoder)
         oracle = fit_threshold(ranking.score, ranking.is_correct, ranking.num_gold)
         by_rank = self.protocol is BuccProtocol.st
         kept_by_oracle = kept_by_rank(ranking, oracle) if by_rank else kept_from(ranking, oracle.threshold)
         if pairs.train is None:
-            return _Mined(ranking, oracle.threshold, kept_by_oracle, oracle.threshold, None)
+            return _MiningOutcome(ranking, oracle.threshold, kept_by_oracle, oracle.threshold, None)
         fitted = self._rank(pairs.train, encoder)
         threshold = fit_threshold(fitted.score, fitted.is_correct, fitted.num_gold).threshold
-        return _Mined(ranking, threshold, kept_from(ranking, threshold), oracle.threshold, kept_by_oracle)
+        return _MiningOutcome(ranking, threshold, kept_from(ranking, threshold), oracle.threshold, kept_by_oracle)
 
     def _rank(self, split: MiningSplit, encoder: Encoder) -> Ranking:
         settings = MiningSettings(self.num_neighbours, self.margin, self.retrieval, self.protocol, self.search)
@@ -177,11 +176,10 @@ class BuccTask(SourcedTask):
             return read_mining_hub(self, subset)
         from mlkd.demo_data import LANGUAGES, mining_set
 
-        language, english = pair.split("-")
-        check_embedded(language, LANGUAGES)
-        if english != "en":
-            raise fail("E207", f"the embedded set pairs languages with en, not with '{english}'", where=pair)
-        mining = mining_set(language)
+        languages = pair.split("-")
+        for language in languages:
+            check_embedded(language, ("en", *LANGUAGES))
+        mining = mining_set(*languages)
         source, target = (
             MiningSide([row[0] for row in rows], [row[1] for row in rows]) for rows in (mining.source, mining.target)
         )

@@ -49,13 +49,3 @@ def fit_threshold(score: Tensor, is_correct: Tensor, num_gold: int) -> Threshold
     return ThresholdFit(
         threshold, float(f1[last]), float(correct[last] / extracted[last]), float(correct[last] / num_gold)
     )
-
-
-def apply_threshold(score: Tensor, is_correct: Tensor, num_gold: int, threshold: float) -> ThresholdFit:
-    """F1, precision and recall of the pairs with score >= threshold; arguments as in `fit_threshold`."""
-    # In float64, as the threshold is: rounded to float32 it could leave out the pair it was fitted on.
-    kept = score.double() >= threshold
-    num_kept, num_correct = int(kept.sum()), int((kept & is_correct).sum())
-    precision = num_correct / num_kept if num_kept else 0.0
-    recall = num_correct / num_gold
-    return ThresholdFit(threshold, 2 * num_correct / (num_kept + num_gold), precision, recall)

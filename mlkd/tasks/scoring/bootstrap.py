@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mlkd.tasks.scoring.item_scores import Floats, Sample
+from mlkd.tasks.scoring.item_scores import Floats, ItemScores
 from mlkd.tasks.scoring.scores import TaskResult
 
 SEED = 1
@@ -62,23 +62,23 @@ class Comparison:
     p_holm: float
 
 
-def interval(sample: Sample, num_resamples: int) -> list[float] | None:
+def interval(items: ItemScores, num_resamples: int) -> list[float] | None:
     """The 95 % bootstrap percentile interval of a score; None where the score or every replicate is undefined."""
-    return None if sample.value() is None else _percentiles(sample.replicates(num_resamples, SEED))
+    return None if items.value() is None else _percentiles(items.replicates(num_resamples, SEED))
 
 
 def with_intervals(result: TaskResult, num_resamples: int) -> TaskResult:
-    """`result` with the interval of each of its samples in `details["intervals"]["language/metric"]`."""
-    found = {key: interval(sample, num_resamples) for key, sample in result.samples.items()}
+    """`result` with the interval of each of its item scores in `details["intervals"]["language/metric"]`."""
+    found = {key: interval(items, num_resamples) for key, items in result.item_scores.items()}
     known = {key: bounds for key, bounds in found.items() if bounds is not None}
-    return replace(result, details={**result.details, "intervals": known}) if result.samples else result
+    return replace(result, details={**result.details, "intervals": known}) if result.item_scores else result
 
 
 def compare_systems(results: Mapping[str, Sequence[TaskResult]], num_resamples: int) -> list[Comparison]:
     """A paired test for each pair of systems, each task that both were scored on alike, and each language.
 
     Args:
-        results: system -> its task results; those without samples are passed over.
+        results: system -> its task results; those without item scores are passed over.
         num_resamples: of an interval; tests draw ten times as many, and at least 40 for each language. 0 for no tests.
     """
     if not num_resamples:
@@ -91,7 +91,7 @@ def compare_systems(results: Mapping[str, Sequence[TaskResult]], num_resamples: 
                     num = max(REPLICATES_OF_TESTS * num_resamples, REPLICATES_OF_EACH_TEST * _num_tests(ours))
                     tests = [
                         Comparison(*_scored(ours), *_language_and_metric(key), first, second, *test)
-                        for key in ours.samples
+                        for key in ours.item_scores
                         if (test := _test(key, ours, theirs, num)) is not None
                     ]
                     found += _corrected(tests)
@@ -116,7 +116,7 @@ def _scored(result: TaskResult) -> tuple[str, str, str]:
 
 
 def _num_tests(result: TaskResult) -> int:
-    return sum(_language_and_metric(key)[1] == result.main for key in result.samples)
+    return sum(_language_and_metric(key)[1] == result.main for key in result.item_scores)
 
 
 def _language_and_metric(key: str) -> tuple[str, str]:
@@ -126,11 +126,11 @@ def _language_and_metric(key: str) -> tuple[str, str]:
 
 def _test(key: str, ours: TaskResult, theirs: TaskResult, num: int) -> tuple[float, float, float, float, float] | None:
     """Difference, its bounds and p-values of one score; None where it is undefined or not the main metric."""
-    sample, other = ours.samples[key], theirs.samples.get(key)
-    if _language_and_metric(key)[1] != ours.main or other is None or sample.count != other.count:
+    items, other = ours.item_scores[key], theirs.item_scores.get(key)
+    if _language_and_metric(key)[1] != ours.main or other is None or items.count != other.count:
         return None
-    value, other_value = sample.value(), other.value()
-    difference_R = sample.replicates(num, SEED) - other.replicates(num, SEED)
+    value, other_value = items.value(), other.value()
+    difference_R = items.replicates(num, SEED) - other.replicates(num, SEED)
     bounds = _percentiles(difference_R)
     if value is None or other_value is None or bounds is None:
         return None

@@ -1,4 +1,4 @@
-"""What a score is computed from, item by item, so that it can be resampled: intervals and paired tests come from it.
+"""Item scores: what a score is computed from, item by item, so that the bootstrap can resample it.
 
 A bootstrap replicate draws as many units (sentences, sentence pairs) as there are, with replacement, and computes the
 score again. Which units are drawn depends on the number of replicates, the seed and the number of units alone, so the
@@ -24,8 +24,8 @@ MAX_DRAWN = 10_000
 _CHUNK_CELLS = 4_000_000
 
 
-class Sample(ABC):
-    """The items behind one score.
+class ItemScores(ABC):
+    """The items behind one score, and how the score follows from them.
 
     Attributes:
         count: resampling units N.
@@ -52,10 +52,10 @@ class Sample(ABC):
         return self._last[2]
 
 
-class MeanSample(Sample):
+class MeanItemScores(ItemScores):
     """`scale` times the mean of one value a unit: hits (0 or 1) give an accuracy in percent.
 
-    >>> MeanSample([1, 0, 1, 1]).value()
+    >>> MeanItemScores([1, 0, 1, 1]).value()
     75.0
     """
 
@@ -77,10 +77,10 @@ class MeanSample(Sample):
         return found_R
 
 
-class F1Sample(Sample):
+class F1ItemScores(ItemScores):
     """100 x F1 over units (source sentences) with counts of correct, extracted and gold pairs.
 
-    >>> round(F1Sample([1, 0, 1], [1, 1, 1], [1, 1, 1]).value(), 2)
+    >>> round(F1ItemScores([1, 0, 1], [1, 1, 1], [1, 1, 1]).value(), 2)
     66.67
     """
 
@@ -102,10 +102,10 @@ class F1Sample(Sample):
         return found_R
 
 
-class CorrelationSample(Sample):
+class CorrelationItemScores(ItemScores):
     """100 x Spearman (`rank`) or Pearson correlation of a system's similarities with gold scores.
 
-    >>> round(CorrelationSample([1.0, 2.0, 4.0], [0.0, 3.0, 5.0], rank=True).value(), 6)
+    >>> round(CorrelationItemScores([1.0, 2.0, 4.0], [0.0, 3.0, 5.0], rank=True).value(), 6)
     100.0
     """
 
@@ -138,16 +138,16 @@ class CorrelationSample(Sample):
         return np.concatenate(found)
 
 
-class MeanOfSamples(Sample):
-    """The mean of several scores (languages), each resampled by itself; undefined where one of them is.
+class MacroAverage(ItemScores):
+    """Macro-average: the mean of several scores (languages), each resampled by itself; undefined where one is.
 
     The replicates of each part are shuffled, which makes the parts independent whatever their draws have in common.
 
-    >>> MeanOfSamples([MeanSample([1, 0]), MeanSample([1, 1, 1])]).value()
+    >>> MacroAverage([MeanItemScores([1, 0]), MeanItemScores([1, 1, 1])]).value()
     75.0
     """
 
-    def __init__(self, parts: Sequence[Sample]) -> None:
+    def __init__(self, parts: Sequence[ItemScores]) -> None:
         super().__init__()
         self.parts = list(parts)
         self.count = sum(part.count for part in self.parts)

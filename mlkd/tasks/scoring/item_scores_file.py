@@ -1,4 +1,4 @@
-"""Samples in a safetensors file, so that a later comparison can pair what two evaluations scored item by item."""
+"""Item scores in a safetensors file, so that a later comparison can pair what two evaluations scored item by item."""
 
 from __future__ import annotations
 
@@ -14,79 +14,93 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mlkd.errors import fail
-from mlkd.tasks.scoring.item_scores import CorrelationSample, F1Sample, Floats, MeanOfSamples, MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import (
+    CorrelationItemScores,
+    F1ItemScores,
+    Floats,
+    ItemScores,
+    MacroAverage,
+    MeanItemScores,
+)
 
 FORMAT = 1
 
 
-def write_samples(path: Path, samples: Mapping[str, Mapping[str, Sample]]) -> None:
-    """Write groups of samples (one group for each task's result), by `language/metric` in each."""
+def write_item_scores(path: Path, item_scores: Mapping[str, Mapping[str, ItemScores]]) -> None:
+    """Write groups of item scores (one group for each task's result), by `language/metric` in each."""
     tensors: dict[str, NDArray[Any]] = {}
     known: dict[int, dict[str, Any]] = {}
     described = {
-        group: {key: _describe(sample, tensors, known) for key, sample in found.items()}
-        for group, found in samples.items()
+        group: {key: _describe(items, tensors, known) for key, items in found.items()}
+        for group, found in item_scores.items()
     }
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"format": str(FORMAT), "samples": json.dumps(described)})
+    save_file(tensors, temporary, metadata={"format": str(FORMAT), "item_scores": json.dumps(described)})
     temporary.chmod(0o644)  # safetensors creates files that only their owner can read
     temporary.replace(path)
 
 
-def read_samples(path: Path) -> dict[str, dict[str, Sample]]:
-    """What `write_samples` wrote.
+def find_item_scores(path: Path) -> Path | None:
+    """`path`, or the file under the name that earlier versions gave it; None where there is neither."""
+    earlier = path.with_name(path.name.replace("item_scores.safetensors", "samples.safetensors"))
+    return next((candidate for candidate in (path, earlier) if candidate.is_file()), None)
+
+
+def read_item_scores(path: Path) -> dict[str, dict[str, ItemScores]]:
+    """What `write_item_scores` wrote.
 
     Raises:
         MlkdError: E309 where `path` is no such file.
     """
     try:
         with safe_open(path, framework="numpy") as stored:
-            described = json.loads(stored.metadata()["samples"])
+            metadata = stored.metadata() or {}
+            described = json.loads(metadata["samples" if "samples" in metadata else "item_scores"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  (it is no dict)
-        known: dict[str, Sample] = {}
+        known: dict[str, ItemScores] = {}
         return {
             group: {key: _build(entry, tensors, known) for key, entry in found.items()}
             for group, found in described.items()
         }
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise fail("E309", f"no file of samples: {type(error).__name__} {error}", where=str(path)) from error
+        raise fail("E309", f"no file of item scores: {type(error).__name__} {error}", where=str(path)) from error
 
 
-def _describe(sample: Sample, tensors: dict[str, NDArray[Any]], known: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """What to build `sample` from; its arrays go to `tensors`, once for a sample that a mean has as a part."""
-    if id(sample) in known:
-        return known[id(sample)]
-    if isinstance(sample, MeanOfSamples):
-        return {"kind": "means", "parts": [_describe(part, tensors, known) for part in sample.parts]}
+def _describe(items: ItemScores, tensors: dict[str, NDArray[Any]], known: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """What to build `items` from; their arrays go to `tensors`, once for those that a mean has as a part."""
+    if id(items) in known:
+        return known[id(items)]
+    if isinstance(items, MacroAverage):
+        return {"kind": "means", "parts": [_describe(part, tensors, known) for part in items.parts]}
     name = str(len(known))
     entry: dict[str, Any] = {"tensor": name}
-    known[id(sample)] = entry
-    if isinstance(sample, MeanSample):
-        entry |= {"kind": "mean", "scale": sample.scale}
-        tensors[name] = _small(sample.values_N)
-    elif isinstance(sample, F1Sample):
+    known[id(items)] = entry
+    if isinstance(items, MeanItemScores):
+        entry |= {"kind": "mean", "scale": items.scale}
+        tensors[name] = _small(items.values_N)
+    elif isinstance(items, F1ItemScores):
         entry |= {"kind": "f1"}
-        tensors[name] = _small(sample.counts_N3)
-    elif isinstance(sample, CorrelationSample):
-        entry |= {"kind": "correlation", "rank": sample.rank}
-        tensors[name] = _small(np.stack([sample.predicted_N, sample.gold_N], axis=1))
+        tensors[name] = _small(items.counts_N3)
+    elif isinstance(items, CorrelationItemScores):
+        entry |= {"kind": "correlation", "rank": items.rank}
+        tensors[name] = _small(np.stack([items.predicted_N, items.gold_N], axis=1))
     else:
-        raise AssertionError(f"{type(sample).__name__} has no stored form")
+        raise AssertionError(f"{type(items).__name__} has no stored form")
     return entry
 
 
-def _build(entry: dict[str, Any], tensors: dict[str, NDArray[Any]], known: dict[str, Sample]) -> Sample:
+def _build(entry: dict[str, Any], tensors: dict[str, NDArray[Any]], known: dict[str, ItemScores]) -> ItemScores:
     if entry["kind"] == "means":
-        return MeanOfSamples([_build(part, tensors, known) for part in entry["parts"]])
+        return MacroAverage([_build(part, tensors, known) for part in entry["parts"]])
     name = entry["tensor"]
     if name not in known:
         values = tensors[name].astype(np.float64)
         if entry["kind"] == "mean":
-            known[name] = MeanSample(values, entry["scale"])
+            known[name] = MeanItemScores(values, entry["scale"])
         elif entry["kind"] == "f1":
-            known[name] = F1Sample(*values.T)
+            known[name] = F1ItemScores(*values.T)
         else:
-            known[name] = CorrelationSample(values[:, 0], values[:, 1], entry["rank"])
+            known[name] = CorrelationItemScores(values[:, 0], values[:, 1], entry["rank"])
     return known[name]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mlkd.tasks.scoring.item_scores import MeanOfSamples, Sample
+from mlkd.tasks.scoring.item_scores import ItemScores, MacroAverage
 from mlkd.tasks.scoring.scores import Score
 
 
@@ -16,9 +16,9 @@ def mean_score(scores: Sequence[Score], metric: str) -> Score:
     return Score("mean", metric, value, sum(score.count for score in scores if score.metric == metric))
 
 
-def with_means(samples: Mapping[str, Sample]) -> dict[str, Sample]:
-    """`samples` by `language/metric`, followed by `mean/<metric>` of each metric."""
-    parts: dict[str, list[Sample]] = {}
-    for key, sample in samples.items():
-        parts.setdefault(key.split("/", 1)[1], []).append(sample)
-    return {**samples, **{f"mean/{metric}": MeanOfSamples(found) for metric, found in parts.items()}}
+def with_means(item_scores: Mapping[str, ItemScores]) -> dict[str, ItemScores]:
+    """`item_scores` by `language/metric`, followed by `mean/<metric>` of each metric."""
+    parts: dict[str, list[ItemScores]] = {}
+    for key, items in item_scores.items():
+        parts.setdefault(key.split("/", 1)[1], []).append(items)
+    return {**item_scores, **{f"mean/{metric}": MacroAverage(found) for metric, found in parts.items()}}

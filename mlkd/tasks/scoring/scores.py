@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from mlkd.tasks.scoring.item_scores import Sample
+from mlkd.tasks.scoring.item_scores import ItemScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class TaskResult:
         data_sha256: hash of every text and gold label that was scored.
         scores: in display order; includes language `mean` for `main`.
         details: anything a report draws (similarity histograms, thresholds); JSON-able.
-        samples: by `language/metric`, what the score was computed from; not written.
+        item scores: by `language/metric`, what the score was computed from; not written.
         tables: rows that an evaluation writes as `<task>.<key>.tsv` beside its results (mined pairs); not in its JSON.
     """
 
@@ -49,7 +49,7 @@ class TaskResult:
     data_sha256: str
     scores: list[Score]
     details: dict[str, Any] = field(default_factory=dict)
-    samples: dict[str, Sample] = field(default_factory=dict, repr=False, compare=False)
+    item_scores: dict[str, ItemScores] = field(default_factory=dict, repr=False, compare=False)
     tables: dict[str, list[tuple[str, ...]]] = field(default_factory=dict, repr=False, compare=False)
 
     def as_metrics(self) -> dict[str, float]:
@@ -58,16 +58,16 @@ class TaskResult:
 
     def as_json(self) -> dict[str, Any]:
         """Every field that is written."""
-        written = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("samples", "tables")}
+        written = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("item_scores", "tables")}
         return written | {"scores": [asdict(score) for score in self.scores]}
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> TaskResult:
-        """What `as_json` gave, without samples and tables."""
+        """What `as_json` gave, without item scores and tables."""
         return cls(**{**entry, "scores": [Score(**score) for score in entry["scores"]]})
 
 
-def sample_scores(samples: Mapping[str, Sample]) -> list[Score]:
-    """One score for each sample under its key `language/metric`, in their order."""
-    found = [(key.split("/", 1), sample) for key, sample in samples.items()]
-    return [Score(language, metric, sample.value(), sample.count) for (language, metric), sample in found]
+def scores_from_items(item_scores: Mapping[str, ItemScores]) -> list[Score]:
+    """One score for the item scores under each key `language/metric`, in their order."""
+    found = [(key.split("/", 1), items) for key, items in item_scores.items()]
+    return [Score(language, metric, items.value(), items.count) for (language, metric), items in found]

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlkd.data.formats.tsv import raise_first, read_lines
-from mlkd.data.hub import clean_texts, read_hub_rows
+from mlkd.data.hub import clean_texts
+from mlkd.data.templates import fill_template
 from mlkd.errors import Problem, fail
 from mlkd.tasks.base import hash_rows
-from mlkd.tasks.sources import Origin, SourcedTask, check_embedded, fill_template, read_columns
+from mlkd.tasks.sources import Origin, SourcedTask, check_embedded, read_columns
 
 logger = logging.getLogger("mlkd")
 
@@ -89,7 +90,7 @@ class StsSource:
         if self.task.origin is Origin.hub:
             subset = fill_template(self.task.subset, "subset", **names)
             where = f"{self.task.dataset}, {subset}"
-            first, second, gold = read_hub_rows(self.task, subset, columns)
+            first, second, gold = self.task.read_hub(subset, columns)
             first, second = clean_texts(first, where), clean_texts(second, where)
             places = [f"{where}, row {row}" for row in range(1, len(first) + 1)]
         elif self.gold_path:

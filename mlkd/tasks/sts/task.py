@@ -16,9 +16,9 @@ from mlkd.errors import Problem
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import load_each
 from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.scoring.item_scores import CorrelationSample, Sample
+from mlkd.tasks.scoring.item_scores import CorrelationItemScores, ItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 from mlkd.tasks.sources import Origin, SourcedTask, language_problem
 from mlkd.tasks.sts.reading import StsSet, StsSource, hash_graded
 
@@ -103,12 +103,12 @@ class StsTask(SourcedTask):
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         sets: list[StsSet] = data
         vectors = TextVectors(encoder, self.texts(sets))
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for pairs in sets:
             correlations = correlate(vectors.rows(pairs.first), vectors.rows(pairs.second), pairs.gold)
-            samples |= {f"{pairs.pair}/{metric}": sample for metric, sample in correlations.items()}
-        samples = with_means(samples)
-        scores = sample_scores(samples)
+            item_scores |= {f"{pairs.pair}/{metric}": items for metric, items in correlations.items()}
+        item_scores = with_means(item_scores)
+        scores = scores_from_items(item_scores)
         return TaskResult(
             task=self.name,
             protocol="100 x Spearman of cosine",
@@ -121,7 +121,7 @@ class StsTask(SourcedTask):
                 "num_unscored": {pairs.pair: pairs.num_unscored for pairs in sets},
             },
             # Resampling a correlation costs the most of all; the seven others are there to be compared at a glance.
-            samples={key: sample for key, sample in samples.items() if key.endswith("/spearman")},
+            item_scores={key: items for key, items in item_scores.items() if key.endswith("/spearman")},
         )
 
 
@@ -137,13 +137,13 @@ def similarities(first_ND: Tensor, second_ND: Tensor) -> dict[str, Tensor]:
     }
 
 
-def correlate(first_ND: Tensor, second_ND: Tensor, gold: Sequence[float]) -> dict[str, Sample]:
+def correlate(first_ND: Tensor, second_ND: Tensor, gold: Sequence[float]) -> dict[str, ItemScores]:
     """Correlations of `gold` (N,) with the similarity of row n of both sides.
 
     Keys: `spearman` and `pearson` of the cosine, then `spearman_dot`, `pearson_dot`, `spearman_euclidean`, ...
     """
     return {
-        f"{metric}{'' if name == 'cosine' else f'_{name}'}": CorrelationSample(
+        f"{metric}{'' if name == 'cosine' else f'_{name}'}": CorrelationItemScores(
             values.double().numpy(), gold, rank=metric == "spearman"
         )
         for name, values in similarities(first_ND, second_ND).items()

@@ -1,1 +1,1 @@
-"""XNLI: does a classifier of English sentence vectors, trained on English alone, work in other languages?"""
+"""XNLI: does a classifier of sentence vectors, trained on one language alone, work in others?"""

@@ -1,4 +1,4 @@
-"""XNLI: does a classifier of English sentence vectors, trained on English alone, work in other languages?"""
+"""XNLI: does a classifier of sentence vectors, trained on one language alone, work in others?"""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 import torch
 
 from mlkd.data.formats.tsv import raise_first
-from mlkd.data.hub import clean_texts, read_hub_rows
-from mlkd.errors import Problem, fail
+from mlkd.data.hub import clean_texts
+from mlkd.data.templates import fill_template
+from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
 from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
-from mlkd.tasks.sources import Origin, SourcedTask, fill_template, language_problem, language_problems, read_columns
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
+from mlkd.tasks.sources import Origin, SourcedTask, language_problem, language_problems, read_columns
 from mlkd.tasks.xnli.classifier import fit_classifier
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -53,14 +54,14 @@ class NliData:
 class XnliTask(SourcedTask):
     """Accuracy in percent over three classes: logistic regression on vectors of the frozen encoder, zero-shot.
 
-    The classifier sees pairs of one language only (English), so the scores of the others measure how far the encoder
-    puts translations in one place. `path`, `train_path` and `subset` have the placeholder `{language}`; files are TSV
-    with a header.
+    The classifier sees pairs of the source language only (English), so the scores of the others measure how far the
+    encoder puts translations in one place. `path`, `train_path` and `subset` have the placeholders `{language}` and
+    `{source_language}`; files are TSV with a header.
 
     Args:
         languages: tested ones.
         train_path: TSV of the training pairs; with `path`.
-        train_language: of the training pairs.
+        source_language: of the training pairs.
         train_split: of the dataset; with `dataset`.
         max_train: training pairs used, drawn by `seed`; None for all.
         premise_column: its name.
@@ -82,7 +83,7 @@ class XnliTask(SourcedTask):
     name: str = "xnli"
     languages: list[str] = field(default_factory=lambda: list(_LANGUAGES))
     train_path: str = ""
-    train_language: str = "en"
+    source_language: str = "en"
     train_split: str = "train"
     max_train: int | None = None
     premise_column: str = "premise"
@@ -93,19 +94,16 @@ class XnliTask(SourcedTask):
 
     def _field_problems(self) -> list[Problem]:
         problems = SourcedTask._field_problems(self) + language_problems(self.languages, "languages")
-        problem = language_problem(self.train_language, "train_language")
+        problem = language_problem(self.source_language, "source_language")
         problems += [problem] if problem is not None else []
         if self.origin is Origin.embedded:
             example = "dataset=facebook/xnli, or path=dev.{language}.tsv and train_path=train.{language}.tsv"
             problems.append(Problem("E205", f"is required: no NLI set is embedded. Example: {example}", where="path"))
         if bool(self.path) != bool(self.train_path):
             problems.append(Problem("E209", "set both path and train_path, or none of them", where="train_path"))
-        if self.max_train is not None and self.max_train < 3:
-            problems.append(Problem("E204", f"must be >= 3 (got {self.max_train})", where="max_train"))
-        if not 0 < self.l2 < float("inf"):
-            problems.append(Problem("E204", f"must be > 0 (got {self.l2})", where="l2"))
-        if not 0 <= self.seed < 2**63:
-            problems.append(Problem("E204", f"must be in [0, 2^63) (got {self.seed})", where="seed"))
+        problems += out_of_range(self, "max_train", ge=3)
+        problems += out_of_range(self, "l2", gt=0, lt=float("inf"))
+        problems += out_of_range(self, "seed", ge=0, lt=2**63)
         return problems
 
     def load(self) -> NliData:
@@ -135,11 +133,13 @@ class XnliTask(SourcedTask):
         first_ND, second_ND = vectors.rows(training.premises), vectors.rows(training.hypotheses)
         classes_N = torch.tensor(training.classes)
         classifier = fit_classifier(first_ND, second_ND, classes_N, num_classes=len(LABELS), l2=self.l2)
-        samples: dict[str, Sample] = {}
+        item_scores: dict[str, ItemScores] = {}
         for pairs in loaded.tests:
             found = classifier.predict(vectors.rows(pairs.premises), vectors.rows(pairs.hypotheses))
-            samples[f"{pairs.language}/accuracy"] = MeanSample(found.numpy() == torch.tensor(pairs.classes).numpy())
-        samples = with_means(samples)
+            item_scores[f"{pairs.language}/accuracy"] = MeanItemScores(
+                found.numpy() == torch.tensor(pairs.classes).numpy()
+            )
+        item_scores = with_means(item_scores)
         fitted = classifier.predict(first_ND, second_ND) == classes_N
         return TaskResult(
             task=self.name,
@@ -147,28 +147,30 @@ class XnliTask(SourcedTask):
             main="accuracy",
             higher_is_better=True,
             data_sha256=hash_rows(_rows(loaded)),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={
                 "training_accuracy": 100 * float(fitted.double().mean()),
                 "iterations": classifier.iterations,
                 "gradient": classifier.gradient,
             },
-            samples=samples,
+            item_scores=item_scores,
         )
 
     def _load_set(self, name: str) -> NliSet:
         is_training = name == _TRAINING
-        language = self.train_language if is_training else name
+        language = self.source_language if is_training else name
+        names = {"language": language, "source_language": self.source_language}
         columns = [self.premise_column, self.hypothesis_column, self.label_column]
         if self.origin is Origin.hub:
-            subset = fill_template(self.subset, "subset", language=language)
+            subset = fill_template(self.subset, "subset", **names)
             split = self.train_split if is_training else self.split
             where = f"{self.dataset}, {subset}, {split}"
-            premises, hypotheses, labels = read_hub_rows(self, subset, columns, split)
+            premises, hypotheses, labels = self.read_hub(subset, columns, split)
             premises, hypotheses = clean_texts(premises, where), clean_texts(hypotheses, where)
             places = [f"{where}, row {row}" for row in range(1, len(labels) + 1)]
         else:
-            path = fill_template(self.train_path if is_training else self.path, "path", language=language)
+            where, template = ("train_path", self.train_path) if is_training else ("path", self.path)
+            path = fill_template(template, where, **names)
             (premises, hypotheses, labels), line_numbers = read_columns(path, columns)
             places = [f"{path}:{line}" for line in line_numbers]
         if not labels:

@@ -1,1 +1,1 @@
-"""xsim and xsim++: the error rate of margin-based retrieval into English, hard negatives and all."""
+"""xsim and xsim++: the error rate of margin-based retrieval into the source language, hard negatives and all."""

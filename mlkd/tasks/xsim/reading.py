@@ -1,4 +1,4 @@
-"""Augmented English sentences of xsim++: one a line, with a JSON file that says what was changed in which sentence."""
+"""Augmented source sentences of xsim++: one a line, with a JSON file that says what was changed in which sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Augmented:
     """Hard negatives: `sentences[n]` is in the pool of candidates beside the translations.
 
     Args:
-        sentences: near copies of English sentences, wrong in one place.
+        sentences: near copies of source sentences, wrong in one place.
         kinds: (original, augmented sentence) -> kind of error, e.g. `number_replacement`.
     """
 

@@ -1,4 +1,4 @@
-"""xsim and xsim++: the error rate of margin-based retrieval into English, hard negatives and all.
+"""xsim and xsim++: the error rate of margin-based retrieval into the source language, hard negatives and all.
 
 Shapes: N pairs, M candidates, D dimensions.
 """
@@ -11,17 +11,24 @@ from typing import Any
 
 import torch
 
-from mlkd.data.formats.tsv import read_lines
-from mlkd.errors import MlkdError, Problem, fail
+from mlkd.errors import MlkdError, Problem, fail, out_of_range
 from mlkd.knn.margins import Margin
 from mlkd.knn.retrieval import Retrieval, retrieve
 from mlkd.models.encoder import Encoder
-from mlkd.tasks.base import hash_rows, load_each
+from mlkd.tasks.base import hash_rows
 from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.parallel import NearestTask, ParallelSet, ParallelTask, hash_sets
-from mlkd.tasks.scoring.item_scores import MeanSample, Sample
+from mlkd.tasks.parallel import (
+    NearestTask,
+    ParallelSet,
+    ParallelTask,
+    hash_sets,
+    read_aligned_lines,
+    without_empty,
+)
+from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
+from mlkd.tasks.sources import named_language
 from mlkd.tasks.xsim.reading import Augmented, read_augmented
 
 
@@ -35,7 +42,7 @@ class XsimData:
 
 @dataclass(kw_only=True, slots=True)
 class XsimTask(NearestTask):
-    """Percent of sentences whose best-scored English candidate is not their translation; lower is better.
+    """Error rate: percent of sentences whose best-scored candidate, in the source language, is not their translation.
 
     A hit on an identical text counts. With augmented sentences (xsim++) the errors are broken down: `error_<kind>` for
     near copies of the right sentence, `error_misaligned` for all others; together they are `error`.
@@ -43,8 +50,8 @@ class XsimTask(NearestTask):
     Args:
         num_neighbours: k.
         margin: how cosines are weighed.
-        english_path: file of English sentences, line-aligned with `path`, which then names the foreign files alone.
-        augmented_path: English near copies, one a line; empty for xsim without hard negatives.
+        source_path: file of source sentences, line-aligned with `path`, which then names the target files alone.
+        augmented_path: near copies of source sentences, one a line; empty for xsim without hard negatives.
         error_types_path: JSON file that says what was changed in each near copy.
 
     Source:
@@ -55,18 +62,17 @@ class XsimTask(NearestTask):
     name: str = "xsim"
     num_neighbours: int = 4
     margin: Margin = field(default=Margin.ratio)
-    english_path: str = ""
+    source_path: str = ""
     augmented_path: str = ""
     error_types_path: str = ""
 
     def _field_problems(self) -> list[Problem]:
         problems = NearestTask._field_problems(self)
-        if self.num_neighbours < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.num_neighbours})", where="num_neighbours"))
+        problems += out_of_range(self, "num_neighbours", ge=1)
         if bool(self.augmented_path) != bool(self.error_types_path):
             problems.append(Problem("E209", "augmented_path and error_types_path need each other"))
-        if self.english_path and not self.path:
-            problems.append(Problem("E209", "needs path: it is aligned with foreign files", where="english_path"))
+        if self.source_path and not self.path:
+            problems.append(Problem("E209", "needs path: it is aligned with target files", where="source_path"))
         return problems
 
     def load(self) -> Any:
@@ -81,15 +87,16 @@ class XsimTask(NearestTask):
                 augmented = read_augmented(self.augmented_path, self.error_types_path)
         except MlkdError as error:
             errors.append(error)
-        # A missing English file is the same problem for every language.
+        # A missing source file is the same problem for every language.
         problems = dict.fromkeys(problem for error in errors for problem in error.problems)
         if problems:
             raise MlkdError(problems)
         if augmented is not None:
             originals = {original for original, _ in augmented.kinds}
             for pairs in sets:
-                if originals.isdisjoint(text.strip() for text in pairs.english):
-                    what = f"no original sentence of it is among the English ones of '{pairs.language}'"
+                if originals.isdisjoint(text.strip() for text in pairs.source):
+                    language = named_language(self.source_language)
+                    what = f"no original sentence of it is among the {language} ones of '{pairs.language}'"
                     raise fail("E316", what, where=self.error_types_path)
         return XsimData(sets, augmented)
 
@@ -102,60 +109,52 @@ class XsimTask(NearestTask):
     def score(self, data: Any, encoder: Encoder, teacher: Encoder | None = None) -> TaskResult:
         loaded: XsimData = data
         augmented = loaded.augmented.sentences if loaded.augmented is not None else []
-        english_texts = [*(text for pairs in loaded.sets for text in pairs.english), *augmented]
-        foreign_texts = [text for pairs in loaded.sets for text in pairs.foreign]
-        vectors = self.two_sides(encoder, teacher, english_texts, foreign_texts)
-        samples: dict[str, Sample] = {}
+        source_texts = [*(text for pairs in loaded.sets for text in pairs.source), *augmented]
+        target_texts = [text for pairs in loaded.sets for text in pairs.target]
+        vectors = self.two_sides(encoder, teacher, source_texts, target_texts)
+        item_scores: dict[str, ItemScores] = {}
         for pairs in loaded.sets:
             kinds = self._errors(pairs, loaded.augmented, *vectors)
-            samples[f"{pairs.language}/error"] = MeanSample([kind is not None for kind in kinds])
+            item_scores[f"{pairs.language}/error"] = MeanItemScores([kind is not None for kind in kinds])
             for name in loaded.augmented.all_kinds if loaded.augmented is not None else []:
-                samples[f"{pairs.language}/error_{name}"] = MeanSample([kind == name for kind in kinds])
-        samples = with_means(samples)
+                item_scores[f"{pairs.language}/error_{name}"] = MeanItemScores([kind == name for kind in kinds])
+        item_scores = with_means(item_scores)
         variant = "xsim" if loaded.augmented is None else "xsim++"
+        settings = f"xx->{self.source_language}, k={self.num_neighbours}, {self.margin.value}"
         return TaskResult(
             task=self.name,
-            protocol=self.named(
-                f"{variant}, xx->en, k={self.num_neighbours}, {self.margin.value}, identical texts count"
-            ),
+            protocol=self.named(f"{variant}, {settings}, identical texts count"),
             main="error",
             higher_is_better=False,
             data_sha256=_hash(loaded),
-            scores=sample_scores(samples),
+            scores=scores_from_items(item_scores),
             details={"num_empty": {pairs.language: pairs.num_empty for pairs in loaded.sets}},
-            samples=samples,
+            item_scores=item_scores,
         )
 
     def _errors(
-        self, pairs: ParallelSet, augmented: Augmented | None, english: TextVectors, foreign: TextVectors
+        self, pairs: ParallelSet, augmented: Augmented | None, source: TextVectors, target: TextVectors
     ) -> list[str | None]:
         """What is wrong with each sentence's best candidate; None where it is right, `misaligned` without kinds."""
         augmented = augmented or Augmented([], {})
-        candidates = pairs.english + augmented.sentences
+        candidates = pairs.source + augmented.sentences
         forward, backward = self.search.both_ways(
-            foreign.rows(pairs.foreign), english.rows(candidates), self.num_neighbours
+            target.rows(pairs.target), source.rows(candidates), self.num_neighbours
         )
         best = retrieve(forward, backward, self.margin, Retrieval.forward)
-        found_N = torch.empty(len(pairs.english), dtype=torch.int64)
+        found_N = torch.empty(len(pairs.source), dtype=torch.int64)
         found_N[best.source] = best.target
         texts = [candidates[row] for row in found_N.tolist()]
         return [
             None if text == wanted else augmented.kind_of(wanted, text)
-            for text, wanted in zip(texts, pairs.english, strict=True)
+            for text, wanted in zip(texts, pairs.source, strict=True)
         ]
 
     def _load_language(self, language: str) -> ParallelSet:
-        if not self.english_path:
+        if not self.source_path:
             return ParallelTask._load_language(self, language)
-        foreign_path = self._fill(self.path, "path", language)
-        english, foreign = (text.lines for text in load_each([self.english_path, foreign_path], read_lines))
-        if len(english) != len(foreign):
-            what = f"line counts differ: {self.english_path} {len(english):,}, {foreign_path} {len(foreign):,}"
-            raise fail("E316", what, remedy="line n of both files must be a translation of each other")
-        full = [pair for pair in zip(english, foreign, strict=True) if pair[0].strip() and pair[1].strip()]
-        if not full:
-            raise fail("E303", f"no pair with text on both sides for '{language}'")
-        return ParallelSet(language, [pair[0] for pair in full], [pair[1] for pair in full], len(english) - len(full))
+        source, target = read_aligned_lines(self.source_path, self._fill(self.path, "path", language))
+        return without_empty(language, source, target)
 
 
 def _hash(data: XsimData) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from mlkd.data.corpora.hub import HubCorpus, locate
+from mlkd.data.corpora.hub import HubCorpus
 from mlkd.errors import MlkdError
 
 
@@ -38,12 +38,12 @@ def talks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def hub(folder: Path | str, **options: object) -> HubCorpus:
-    defaults = {"languages": ["de"], "repository": str(folder)}
+    defaults = {"languages": ["de"], "dataset": str(folder)}
     return HubCorpus(**(defaults | options))  # type: ignore[arg-type]
 
 
-def test_languages_are_configurations(talks: Path) -> None:
-    corpus = hub(talks, languages=["de", "zh"], config_names={"zh": "en-zh-cn"}).load()
+def test_languages_are_subsets(talks: Path) -> None:
+    corpus = hub(talks, languages=["de", "zh"], subsets={"zh": "en-zh-cn"}).load()
     german, chinese = corpus.train
     assert german.target[0].startswith("Satz") and chinese.target[0].startswith("句子")
     report = corpus.report.languages["de"]
@@ -59,11 +59,11 @@ def test_another_split_and_a_part_of_one(talks: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ({"config_name": "en-{language}-x"}, "E301", "Available: ['en-de', 'en-zh-cn']"),
+        ({"subset": "en-{language}-x"}, "E301", "Available: ['en-de', 'en-zh-cn']"),
         ({"split": "test"}, "E301", "train"),
         ({"target_column": "german"}, "E310", "column 'german' missing; columns: english, non_english, id"),
         ({"target_column": "id"}, "E310", "column 'id' holds int64, not text"),
-        ({"repository": "./no/such/folder"}, "E301", "'./no/such/folder' is no such folder (cwd="),
+        ({"dataset": "./no/such/folder"}, "E301", "'./no/such/folder' is no such folder (cwd="),
     ],
 )
 def test_what_is_not_there(talks: Path, options: dict[str, object], code: str, words: str) -> None:
@@ -75,7 +75,7 @@ def test_what_is_not_there(talks: Path, options: dict[str, object], code: str, w
 
 @pytest.mark.parametrize(
     ("options", "code"),
-    [({"repository": ""}, "E205"), ({"config_names": {"fr": "x"}}, "E204"), ({"config_name": "{lang}"}, "E204")],
+    [({"dataset": ""}, "E205"), ({"subsets": {"fr": "x"}}, "E204"), ({"subset": "{lang}"}, "E204")],
 )
 def test_bad_fields(options: dict[str, object], code: str) -> None:
     with pytest.raises(MlkdError) as caught:
@@ -114,14 +114,14 @@ def test_the_cache_is_used_where_the_hub_is_unreachable(
     (repository / "refs" / "main").write_text("a" * 40)
     (repository / "snapshots").mkdir()
     talks.rename(repository / "snapshots" / ("a" * 40))
-    folder, _ = locate("org/talks", None)
+    folder, _ = hub("org/talks").hub.locate()
     assert Path(folder).name == "a" * 40
     assert len(hub("org/talks").load().train[0]) == 90
 
 
 def test_an_impossible_name() -> None:
     with pytest.raises(MlkdError, match=r"E403.*no dataset or folder 'a b/c'"):
-        locate("a b/c", None)
+        hub("a b/c").hub.locate()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch, kind: type[Except
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
     with pytest.raises(MlkdError) as caught:
-        locate("org/talks", "v9")
+        hub("org/talks", revision="v9").hub.locate()
     assert caught.value.problems[0].code == code
     assert words in str(caught.value)
 
@@ -164,5 +164,5 @@ def test_nested_columns(tmp_path: Path, talks: Path) -> None:
     folder.mkdir()
     pq.write_table(pa.table({"translation": rows}), folder / "train.parquet")
     columns = {"source_column": "translation.{source_language}", "target_column": "translation.{language}"}
-    corpus = hub(folder, config_name="", **columns).load()
+    corpus = hub(folder, subset="", **columns).load()
     assert len(corpus.train[0]) == 45 and corpus.train[0].target[0].startswith("Satz")

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from mlkd.tasks.scoring.bootstrap import SEED, compare_systems, holm, interval, with_intervals
-from mlkd.tasks.scoring.item_scores import CorrelationSample, MeanSample, Sample, _drawn_times
+from mlkd.tasks.scoring.item_scores import CorrelationItemScores, ItemScores, MeanItemScores, _drawn_times
 from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import Score, TaskResult, sample_scores
+from mlkd.tasks.scoring.scores import Score, TaskResult, scores_from_items
 
 
 def accuracy(hits: dict[str, np.ndarray], protocol: str = "laser") -> TaskResult:
-    samples = with_means({f"{language}/accuracy": MeanSample(found) for language, found in hits.items()})
-    return TaskResult("tatoeba", protocol, "accuracy", True, "ab" * 32, sample_scores(samples), samples=samples)
+    item_scores = with_means({f"{language}/accuracy": MeanItemScores(found) for language, found in hits.items()})
+    return TaskResult(
+        "tatoeba", protocol, "accuracy", True, "ab" * 32, scores_from_items(item_scores), item_scores=item_scores
+    )
 
 
 def random_hits(share: float, seed: int, count: int = 400) -> np.ndarray:
@@ -23,16 +25,16 @@ def random_hits(share: float, seed: int, count: int = 400) -> np.ndarray:
 
 
 def test_an_interval_is_the_percentiles_of_the_replicates() -> None:
-    sample = MeanSample(random_hits(0.6, 1))
-    found = interval(sample, 500)
-    assert found == [float(b) for b in np.percentile(sample.replicates(500, SEED), [2.5, 97.5])]
-    assert interval(CorrelationSample([1.0, 1.0], [0.0, 1.0], rank=True), 500) is None
+    items = MeanItemScores(random_hits(0.6, 1))
+    found = interval(items, 500)
+    assert found == [float(b) for b in np.percentile(items.replicates(500, SEED), [2.5, 97.5])]
+    assert interval(CorrelationItemScores([1.0, 1.0], [0.0, 1.0], rank=True), 500) is None
 
 
 def test_95_percent_of_intervals_hold_the_truth() -> None:
     held = 0
     for seed in range(300):
-        found = interval(MeanSample(random_hits(0.7, seed)), 400)
+        found = interval(MeanItemScores(random_hits(0.7, seed)), 400)
         assert found is not None
         held += found[0] <= 70 <= found[1]
     # Four standard errors of a share of 300, and the percentile interval's own shortfall at 400 items.
@@ -81,7 +83,10 @@ def test_pairing_finds_what_two_intervals_do_not() -> None:
     better = hits.copy()
     better[np.flatnonzero(hits == 0)[:12]] = 1.0  # 12 more of the very same items
     ours, theirs = accuracy({"de": better}), accuracy({"de": hits})
-    (low, _), (_, high) = interval(ours.samples["de/accuracy"], 1000), interval(theirs.samples["de/accuracy"], 1000)  # type: ignore[misc]
+    (low, _), (_, high) = (
+        interval(ours.item_scores["de/accuracy"], 1000),
+        interval(theirs.item_scores["de/accuracy"], 1000),
+    )  # type: ignore[misc]
     assert low < high
     test = compare_systems({"a": [ours], "b": [theirs]}, 500)[0]
     assert test.difference == pytest.approx(3.0)
@@ -123,9 +128,9 @@ def test_only_what_was_scored_alike_is_compared() -> None:
     ours = accuracy({"de": random_hits(0.5, 1)})
     other_protocol = accuracy({"de": random_hits(0.5, 2)}, protocol="xtreme")
     other_data = replace(ours, data_sha256="cd" * 32)
-    secondary: dict[str, Sample] = {"de/recall": MeanSample(random_hits(0.5, 1))}
-    no_main = replace(ours, samples=secondary)
-    without = replace(ours, samples={})
+    secondary: dict[str, ItemScores] = {"de/recall": MeanItemScores(random_hits(0.5, 1))}
+    no_main = replace(ours, item_scores=secondary)
+    without = replace(ours, item_scores={})
     for other in (other_protocol, other_data, no_main, without):
         assert compare_systems({"a": [ours], "b": [other]}, 100) == []
     assert len(compare_systems({"a": [ours], "b": [ours], "c": [ours]}, 100)) == 6

@@ -1,4 +1,4 @@
-"""Every task on its embedded set: what it prints is what its samples say, so that intervals are those of the scores.
+"""Every task on its embedded set: what it prints is what its item scores say, so that intervals are theirs.
 
 And it encodes no text but those that it declares, which are what vectors computed elsewhere are asked for.
 """
@@ -20,9 +20,9 @@ from mlkd.tasks.scoring.bootstrap import compare_systems, with_intervals
 
 WITHOUT_EMBEDDED_SET = {"xnli_schema"}
 # Time and memory are no items that could be drawn again.
-WITHOUT_SAMPLES = {"efficiency_schema"}
+WITHOUT_ITEM_SCORES = {"efficiency_schema"}
 EMBEDDED = sorted(
-    name for name, schema in SCHEMAS["task"].items() if inspect.isclass(schema) and name not in WITHOUT_SAMPLES
+    name for name, schema in SCHEMAS["task"].items() if inspect.isclass(schema) and name not in WITHOUT_ITEM_SCORES
 )
 
 
@@ -53,15 +53,15 @@ def load(schema: str) -> tuple[Task, Any]:
 
 
 @pytest.mark.parametrize("schema", EMBEDDED)
-def test_scores_are_those_of_the_samples(schema: str) -> None:
+def test_scores_are_those_of_the_item_scores(schema: str) -> None:
     task, data = load(schema)
     encoders, teacher = (Trigrams(1), Trigrams(2)), Trigrams(9)
     result, other = (task.score(data, encoder, teacher) for encoder in encoders)
     assert encoders[0].asked and encoders[0].asked | teacher.asked <= set(task.encoded_texts(data))
     values = {f"{score.language}/{score.metric}": score.value for score in result.scores}
-    assert {key: values[key] for key in result.samples} == {key: s.value() for key, s in result.samples.items()}
+    assert {key: values[key] for key in result.item_scores} == {key: s.value() for key, s in result.item_scores.items()}
     mains = {key for key in values if key.endswith(f"/{result.main}")}
-    assert f"mean/{result.main}" in mains and mains <= set(result.samples)
+    assert f"mean/{result.main}" in mains and mains <= set(result.item_scores)
     intervals = with_intervals(result, 200).details["intervals"]
     for key in mains:
         value = values[key]
