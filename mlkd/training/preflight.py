@@ -70,7 +70,7 @@ def teacher_name(config: TrainConfig, folder: Path) -> str:
 
 
 def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
-    dim, student_dimension = config.teacher.reduction.dim, config.student.dimension
+    dim, student_dimension = config.teacher.reduction.dim, config.student.read_dimension()
     if dim is not None and dim > own_dimension:
         what = f"must be at most the teacher's dimension {own_dimension} (got {dim})"
         raise MlkdError(Problem("E210", what, "teacher.reduction.dim"))
@@ -101,7 +101,7 @@ def reduced_dimension(config: TrainConfig, teacher_dimension: int) -> int | None
     """What the teacher's vectors are reduced to, None for the teacher as it is."""
     dim = config.teacher.reduction.dim
     if dim is None and config.loss.reduces_teacher:
-        dim = config.student.dimension
+        dim = config.student.read_dimension()
     return dim if dim is not None and dim < teacher_dimension else None
 
 
