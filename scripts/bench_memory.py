@@ -124,7 +124,12 @@ def loss_alone(run: Trainer, num_pairs: int, device: torch.device) -> None:
 def build(arguments: argparse.Namespace, num_pairs: int, hardware: Hardware, device: torch.device) -> Trainer:
     """A run over one batch of random tokens, whose teacher vectors are random too."""
     torch.manual_seed(0)
-    student = ThinDeepStudent(layers=arguments.layers, hidden=arguments.hidden, heads=4, ffn=4 * arguments.hidden)
+    student = ThinDeepStudent(
+        num_layers=arguments.layers,
+        hidden_size=arguments.hidden,
+        num_attention_heads=4,
+        intermediate_size=4 * arguments.hidden,
+    )
     precision = autocast_type(hardware.precision, device)
     tokenizer = SimpleNamespace(pad_token_id=0)
     encoder = SentenceEncoder(

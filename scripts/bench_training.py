@@ -109,10 +109,10 @@ def embedded_pairs(per_language: int) -> TrainingPairs:
 def build_student(arguments: argparse.Namespace, pairs: TrainingPairs, root: Path) -> SentenceEncoder:
     """A thin-deep BERT with its own vocabulary and a dense layer to the teacher's dimension."""
     student = ThinDeepStudent(
-        layers=arguments.layers,
-        hidden=arguments.hidden,
-        heads=max(1, arguments.hidden // 32),
-        ffn=4 * arguments.hidden,
+        num_layers=arguments.layers,
+        hidden_size=arguments.hidden,
+        num_attention_heads=max(1, arguments.hidden // 32),
+        intermediate_size=4 * arguments.hidden,
         dense_dim=TARGET_DIMENSION,
         vocabulary=Vocabulary(size=arguments.vocabulary),
     )

@@ -12,6 +12,13 @@ LOSSES = {
     "optim.lazy_embeddings": "optim.sparse_embeddings",
 }
 
+MODELS: dict[str, str | tuple[str, ...]] = {
+    "student.layers": ("student.num_layers", "student.keep_layers"),  # of thin_deep; of pretrained and teacher_layers
+    "student.hidden": "student.hidden_size",
+    "student.heads": "student.num_attention_heads",
+    "student.ffn": "student.intermediate_size",
+}
+
 DATA_AND_TASKS = {
     "data.repository": "data.dataset",
     "data.config_name": "data.subset",
@@ -28,7 +35,7 @@ TRAINING = {
     "hardware.processes": "hardware.num_processes",
 }
 
-RENAMED: dict[str, str | tuple[str, ...]] = {**LOSSES, **DATA_AND_TASKS, **TRAINING}
+RENAMED: dict[str, str | tuple[str, ...]] = {**LOSSES, **MODELS, **DATA_AND_TASKS, **TRAINING}
 
 
 def names_of_today(key: str) -> list[str]:

@@ -117,12 +117,6 @@ class TrainConfig:
         reduces = self.teacher.reduction.dim is not None or self.loss.reduces_teacher
         return self.loss.needs_teacher_target or (reduces and self.teacher.reduction.method is ReductionMethod.dense)
 
-    @property
-    def wanted_teacher_dimension(self) -> int | None:
-        """What the teacher is to be reduced to, where the run or its loss asks for that."""
-        dim = self.teacher.reduction.dim
-        return self.student.dimension if dim is None and self.loss.reduces_teacher else dim
-
     def _relations(self) -> Iterator[Problem]:
         first = self.evaluation.metric.split("/")[0]
         names = [task.name for task in self.task.values()]

@@ -98,7 +98,7 @@ def run_preflight(config: TrainConfig) -> PreflightResult:
         raise MlkdError(problems)
     dimension = folder_dimension(folder)
     teacher = ResolvedTeacher(
-        folder, folder_sha256(folder), dimension, reduced_dimension(config.wanted_teacher_dimension, dimension)
+        folder, folder_sha256(folder), dimension, reduced_dimension(wanted_dimension(config), dimension)
     )
     if evaluations.need_teacher:
         name = teacher_name(teacher, config.teacher.reduction.method)
@@ -121,11 +121,11 @@ def teacher_name(teacher: ResolvedTeacher, method: ReductionMethod) -> str:
 
 
 def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
-    dim, student_dimension = config.teacher.reduction.dim, config.student.dimension
+    dim, student_dimension = config.teacher.reduction.dim, config.student.read_dimension()
     if dim is not None and dim > own_dimension:
         what = f"must be at most the teacher's dimension {own_dimension} (got {dim})"
         raise MlkdError(Problem("E210", what, "teacher.reduction.dim"))
-    teacher_dimension = reduced_dimension(config.wanted_teacher_dimension, own_dimension) or own_dimension
+    teacher_dimension = reduced_dimension(wanted_dimension(config), own_dimension) or own_dimension
     problem = needs_projection(config.loss, student_dimension, teacher_dimension)
     if problem is not None:
         raise MlkdError(problem)
@@ -146,6 +146,12 @@ def _check_mask_token(student: Student) -> None:
     tokenizer = student.open_tokenizer()
     if tokenizer is not None:
         check_mask_token(tokenizer)
+
+
+def wanted_dimension(config: TrainConfig) -> int | None:
+    """What the teacher is to be reduced to, where the run or its loss asks for that."""
+    dim = config.teacher.reduction.dim
+    return config.student.read_dimension() if dim is None and config.loss.reduces_teacher else dim
 
 
 def reduced_dimension(wanted: int | None, teacher_dimension: int) -> int | None:

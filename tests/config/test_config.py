@@ -137,9 +137,9 @@ def test_lealla_is_as_printed() -> None:
         (["optim.lr=-1"], "E204 optim.lr", "must be > 0 (got -1.0)"),
         (["optim.batch_size=0"], "E204 optim.batch_size", "must be >= 1 (got 0)"),
         (
-            ["student=thin_deep_demo", "student.heads=3"],
-            "E204 student.heads",
-            "must divide hidden=256 (got 3); nearest: 2",
+            ["student=thin_deep_demo", "student.num_attention_heads=3"],
+            "E204 student.num_attention_heads",
+            "must divide hidden_size=256 (got 3); nearest: 2",
         ),
         (["student=thin_deep_demo", "student.vocabulary.size=5"], "E204 student.vocabulary.size", "must be >= 300"),
         (["seed=-1"], "E204 seed", "[0, 2^63)"),
@@ -203,12 +203,12 @@ def test_evaluation_is_checked(overrides: list[str], where: str, words: str) -> 
 
 
 def test_problems_of_all_groups_come_together() -> None:
-    student = ["student=thin_deep", "student.heads=7"]
+    student = ["student=thin_deep", "student.num_attention_heads=7"]
     problems = refused("train", "optim.batch_size=0", "optim.lr=0", *student, "seed=-1", "teacher=folder")
     assert set(problems) == {
         "E204 optim.batch_size",
         "E204 optim.lr",
-        "E204 student.heads",
+        "E204 student.num_attention_heads",
         "E204 seed",
         "E205 teacher.model",
     }

@@ -61,10 +61,10 @@ def test_values_that_no_job_can_take_are_told_before_the_first() -> None:
 
 
 def test_values_that_some_job_can_take_are_left_to_the_jobs() -> None:
-    check_sweep("train", ["student=thin_deep", "student.hidden=384,320", "student.heads=12,10"])
+    check_sweep("train", ["student=thin_deep", "student.hidden_size=384,320", "student.num_attention_heads=12,10"])
     check_sweep("train", ["loss=mse", "loss.beta=0,1", "loss.gamma=0,1"])
-    with pytest.raises(MlkdError, match=r"student\.heads: must divide hidden=384 \(got 10\)"):
-        check_sweep("train", ["student=thin_deep", "student.hidden=384", "student.heads=12,10"])
+    with pytest.raises(MlkdError, match=r"student\.num_attention_heads: must divide hidden_size=384 \(got 10\)"):
+        check_sweep("train", ["student=thin_deep", "student.hidden_size=384", "student.num_attention_heads=12,10"])
 
 
 def test_several_bad_overrides_come_together() -> None:

@@ -103,8 +103,9 @@ class Toy:
         ]  # fmt: skip
         return [
             "teacher=folder", f"teacher.model='{self.teacher}'",
-            "student=thin_deep", f"student.tokenizer='{self.teacher}'", "student.layers=1", "student.hidden=16",
-            "student.heads=2", "student.ffn=32", "student.max_length=32",
+            "student=thin_deep", f"student.tokenizer='{self.teacher}'",
+            "student.num_layers=1", "student.hidden_size=16",
+            "student.num_attention_heads=2", "student.intermediate_size=32", "student.max_length=32",
             "data=tsv", f"data.path='{self.root}/train/en-{{language}}.tsv'", "data.languages=[de,es]",
             "data.dev_pairs=10", "data.max_dev_share=0.2",
             "loss=mse", "optim.lr=0.01", "optim.batch_size=16", "optim.epochs=null", "optim.max_steps=20",

@@ -72,7 +72,7 @@ def test_configuration_errors_exit_with_2(mlkd: Call, kind: str, arguments: list
         ("data.path=absent/en-{language}.tsv", 3, "error[E301]"),
         ("task.tatoeba_file.path=absent/{language}.tsv", 3, "error[E301]"),
         ("teacher.model=./absent", 4, "error[E401]: teacher: no such folder './absent'"),
-        ("student.hidden=32", 2, "error[E210]: teacher dim 16 != student dim 32"),
+        ("student.hidden_size=32", 2, "error[E210]: teacher dim 16 != student dim 32"),
         ("teacher.model=package:no_such_package", 5, "error[E502]"),
         pytest.param("hardware=gpu", 5, "error[E501]", marks=pytest.mark.skipif(cuda.is_available(), reason="CUDA")),
     ],

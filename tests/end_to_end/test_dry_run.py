@@ -27,7 +27,7 @@ def test_dry_run_prints_sizes_and_leaves_no_folder(mlkd: Call, toy: Any, tmp_pat
 
 
 def test_dry_run_fails_as_the_run_would(mlkd: Call, toy: Any, tmp_path: Path) -> None:
-    code, _, err = mlkd("train", *toy.command(tmp_path), "dry_run=true", "student.hidden=32")
+    code, _, err = mlkd("train", *toy.command(tmp_path), "dry_run=true", "student.hidden_size=32")
     assert code == 2
     assert "error[E210]: teacher dim 16 != student dim 32" in err
     code, _, err = mlkd("train", *toy.command(tmp_path), "dry_run=true", "student.tokenizer=''")

@@ -49,7 +49,7 @@ def test_every_loss_takes_steps(toy: Any, tmp_path: Path, name: str) -> None:
 
 def test_distillation_first_is_kept_at_inference(toy: Any, tmp_path: Path) -> None:
     # The student's vectors have 8 dimensions, before them come the teacher's 16.
-    size = ("loss=ams_fd_first", "student.hidden=12", "student.dense_dim=8", "optim.max_steps=5")
+    size = ("loss=ams_fd_first", "student.hidden_size=12", "student.dense_dim=8", "optim.max_steps=5")
     run = train(toy.unscored.config(tmp_path, *size), tmp_path / "run", [])
     student = load_encoder(str(run / "student"))
     assert [(d.linear.in_features, d.linear.out_features) for d in student.denses] == [(12, 16), (16, 8)]

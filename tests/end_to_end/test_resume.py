@@ -57,7 +57,7 @@ def num_lines(path: Path) -> int:
     "more",
     [
         [],
-        ["student.dropout=0.2", "loss=lealla", "student.hidden=24"],
+        ["student.dropout=0.2", "loss=lealla", "student.hidden_size=24"],
         ["student.dropout=0.2", "loss=mse_info_nce", "loss.ranking.hard_negatives=2",
          "loss.ranking.teacher_negatives=20", "negatives.max_similarity=0.99", "hardware.gradient_caching=true",
          "hardware.max_tokens=60"],

@@ -30,7 +30,8 @@ STUDENTS = {
     "both": ["student=teacher_copy", "student.trimming.enabled=true", "student.adapters.enabled=true",
              "student.adapters.rank=2", "optim.sparse_embeddings=true"],
     "copy": ["student=teacher_copy", "student.pooling=max", "student.dense_dim=16"],
-    "from_teacher": ["student=thin_deep", "student.layers=2", "student.hidden=16", "student.heads=2", "student.ffn=32",
+    "from_teacher": ["student=thin_deep", "student.num_layers=2", "student.hidden_size=16",
+                     "student.num_attention_heads=2", "student.intermediate_size=32",
                      "student.tokenizer='{teacher}'", "student.from_teacher=true"],
 }  # fmt: skip
 

@@ -153,7 +153,7 @@ def test_early_stopping(toy: Any, tmp_path: Path, read_lines: Reader) -> None:
 
 
 def test_lealla_mix_with_projection(toy: Any, tmp_path: Path, read_lines: Reader) -> None:
-    config = toy.config(tmp_path, "loss=lealla", "student.hidden=24", "student.pooling=cls", "optim.max_steps=10")
+    config = toy.config(tmp_path, "loss=lealla", "student.hidden_size=24", "student.pooling=cls", "optim.max_steps=10")
     folder = train(config, tmp_path / "run")
     lines = read_lines(folder / "metrics.jsonl")
     line = next(line for line in lines if line["kind"] == "train")

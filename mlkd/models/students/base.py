@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.data.training_pairs import TrainingPairs
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, Problem, out_of_range
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
 
@@ -54,14 +54,11 @@ class Student(ABC):
             raise MlkdError(problems)
 
     def range_problems(self) -> list[Problem]:
-        problems = []
-        if self.max_length < 4:
-            problems.append(Problem("E204", f"must be >= 4 (got {self.max_length})", "max_length"))
-        if self.dense_dim is not None and self.dense_dim < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.dense_dim})", "dense_dim"))
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            problems.append(Problem("E204", f"must be in [0, 1) (got {self.dropout})", "dropout"))
-        return problems
+        return [
+            *out_of_range(self, "max_length", ge=4),
+            *out_of_range(self, "dense_dim", ge=1),
+            *out_of_range(self, "dropout", ge=0, lt=1),
+        ]
 
     @abstractmethod
     def take_teacher(self, model: str, revision: str | None) -> None:
@@ -75,15 +72,13 @@ class Student(ABC):
         """The tokenizer taken from another model; None where one is trained on the run's corpus."""
         return None
 
-    @property
     @abstractmethod
-    def hidden_size(self) -> int:
+    def read_hidden_size(self) -> int:
         """Dimension before any dense layer; reads at most a config.json."""
 
-    @property
-    def dimension(self) -> int:
+    def read_dimension(self) -> int:
         """Dimension of the student's vectors."""
-        return self.dense_dim or self.hidden_size
+        return self.dense_dim or self.read_hidden_size()
 
     @abstractmethod
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:

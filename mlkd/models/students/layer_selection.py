@@ -25,7 +25,7 @@ def layer_problems(layers: Sequence[int]) -> list[Problem]:
     """E204 unless `layers` names rising layer numbers from 0."""
     if layers and min(layers) >= 0 and list(layers) == sorted(set(layers)):
         return []
-    return [Problem("E204", f"must name rising layer numbers from 0 (got {list(layers)})", "layers")]
+    return [Problem("E204", f"must name rising layer numbers from 0 (got {list(layers)})", "keep_layers")]
 
 
 def check_layers(config: Mapping[str, Any], layers: Sequence[int], model: str) -> None:
@@ -39,17 +39,17 @@ def check_layers(config: Mapping[str, Any], layers: Sequence[int], model: str) -
             "E407",
             f"layers can be chosen in models of type {', '.join(LAYER_LISTS)}; "
             f"'{model}' is of type '{config.get('model_type')}'",
-            where="student.layers",
-            remedy="set student.layers=null, or choose another model",
+            where="student.keep_layers",
+            remedy="set student.keep_layers=null, or choose another model",
         )
     depth = config.get("num_hidden_layers", config.get("n_layers"))
     if depth is not None and max(layers) >= depth:
         raise fail(
-            "E204", f"must be below {depth}, the layers of '{model}' (got {list(layers)})", where="student.layers"
+            "E204", f"must be below {depth}, the layers of '{model}' (got {list(layers)})", where="student.keep_layers"
         )
 
 
-def keep_layers(body: Any, layers: Sequence[int]) -> None:
+def select_layers(body: Any, layers: Sequence[int]) -> None:
     """Drop all but `layers` (numbers from 0, rising) of a transformer of a type in LAYER_LISTS, in place."""
     stack = getattr(body, LAYER_LISTS[body.config.model_type])
     stack.layer = nn.ModuleList([stack.layer[i] for i in layers])

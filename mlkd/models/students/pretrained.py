@@ -20,7 +20,7 @@ from mlkd.models.serialization import (
     transformer_dimension,
 )
 from mlkd.models.students.base import Student, StudentCorpus
-from mlkd.models.students.layer_selection import check_layers, keep_layers, layer_problems, set_dropout
+from mlkd.models.students.layer_selection import check_layers, layer_problems, select_layers, set_dropout
 from mlkd.models.students.trimming import Trimming
 
 
@@ -32,7 +32,7 @@ class PretrainedStudent(Student):
         model: see `mlkd.models.hub.locate_model`; empty takes the run's teacher, so that the student is its copy.
         revision: of a hub id.
         trust_remote_code: run Python code that the model brings.
-        layers: which of its transformer layers, numbered from 0, rising; None keeps all.
+        keep_layers: which of its transformer layers, numbered from 0, rising; None keeps all.
         trimming: of its vocabulary.
         adapters: train an adapter and nothing else.
     """
@@ -40,7 +40,7 @@ class PretrainedStudent(Student):
     model: str = ""
     revision: str | None = None
     trust_remote_code: bool = False
-    layers: list[int] | None = None
+    keep_layers: list[int] | None = None
     trimming: Trimming = field(default_factory=Trimming)
     adapters: Adapters = field(default_factory=Adapters)
 
@@ -49,7 +49,7 @@ class PretrainedStudent(Student):
             self.model, self.revision = model, revision
 
     def range_problems(self) -> list[Problem]:
-        return Student.range_problems(self) + ([] if self.layers is None else layer_problems(self.layers))
+        return Student.range_problems(self) + ([] if self.keep_layers is None else layer_problems(self.keep_layers))
 
     def check_files(self) -> None:
         problems: list[Problem] = []
@@ -63,18 +63,16 @@ class PretrainedStudent(Student):
 
     def _check_model(self) -> None:
         folder = locate_model(self.model, revision=self.revision)
-        if self.layers is not None:
-            check_layers(transformer_config(folder), self.layers, self.model)
+        if self.keep_layers is not None:
+            check_layers(transformer_config(folder), self.keep_layers, self.model)
 
     def open_tokenizer(self) -> Any:
         return load_tokenizer(self.model, revision=self.revision, trust_remote_code=self.trust_remote_code)
 
-    @property
-    def hidden_size(self) -> int:
+    def read_hidden_size(self) -> int:
         return transformer_dimension(locate_model(self.model, revision=self.revision))
 
-    @property
-    def dimension(self) -> int:
+    def read_dimension(self) -> int:
         return self.dense_dim or folder_dimension(locate_model(self.model, revision=self.revision))
 
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
@@ -83,8 +81,8 @@ class PretrainedStudent(Student):
         )
         body: Any = start.body
         tokenizer = start.tokenizer
-        if self.layers is not None:
-            keep_layers(body, self.layers)
+        if self.keep_layers is not None:
+            select_layers(body, self.keep_layers)
         if self.trimming.enabled:
             texts, held_out = ([start.text.prompt + t for t in part] for part in (corpus.pairs.texts, corpus.held_out))
             tokenizer = self.trimming.apply(body, tokenizer, texts, held_out, lower_case=start.text.lower_case)

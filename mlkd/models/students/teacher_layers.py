@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from mlkd.data.training_pairs import TrainingPairs
-from mlkd.errors import Problem, fail
+from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.hub import locate_model
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.serialization import load_encoder, model_max_length, transformer_config, transformer_dimension
 from mlkd.models.students.base import Student, StudentCorpus
-from mlkd.models.students.layer_selection import check_layers, keep_layers, layer_problems, set_dropout
+from mlkd.models.students.layer_selection import check_layers, layer_problems, select_layers, set_dropout
 from mlkd.models.students.vocabulary import Vocabulary
 from mlkd.models.students.vocabulary_alignment import aligned_embeddings
 from mlkd.models.tokenization import TokenIds, tokenize_texts
@@ -29,14 +29,14 @@ class TeacherLayersStudent(Student):
 
     Args:
         model: a BERT-like model; empty takes the run's teacher.
-        layers: which of its layers, counted from 0, in order; they are copied.
+        keep_layers: which of its layers, counted from 0, in order; they are copied.
         vocabulary: trained on the run's corpus.
         alignment_pairs: at most this many sentence pairs, evenly spaced over the corpus, are aligned.
         revision: of a hub id.
     """
 
     model: str = ""
-    layers: list[int] = field(default_factory=lambda: [0, 2, 5])
+    keep_layers: list[int] = field(default_factory=lambda: [0, 2, 5])
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     alignment_pairs: int = 300_000
     revision: str | None = None
@@ -46,10 +46,11 @@ class TeacherLayersStudent(Student):
             self.model, self.revision = model, revision
 
     def range_problems(self) -> list[Problem]:
-        problems = [*Student.range_problems(self), *layer_problems(self.layers)]
-        if self.alignment_pairs < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.alignment_pairs})", "alignment_pairs"))
-        return problems
+        return [
+            *Student.range_problems(self),
+            *layer_problems(self.keep_layers),
+            *out_of_range(self, "alignment_pairs", ge=1),
+        ]
 
     def check_files(self) -> None:
         folder = locate_model(self.model, revision=self.revision)
@@ -57,13 +58,12 @@ class TeacherLayersStudent(Student):
         if config.get("model_type") != "bert":
             raise fail(
                 "E407",
-                f"student.layers needs a BERT-like model; '{self.model}' is of type '{config.get('model_type')}'",
+                f"student.keep_layers needs a BERT-like model; '{self.model}' is of type '{config.get('model_type')}'",
                 remedy="choose another teacher or another student, e.g. student=thin_deep",
             )
-        check_layers(config, self.layers, self.model)
+        check_layers(config, self.keep_layers, self.model)
 
-    @property
-    def hidden_size(self) -> int:
+    def read_hidden_size(self) -> int:
         return transformer_dimension(locate_model(self.model, revision=self.revision))
 
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
@@ -81,7 +81,7 @@ class TeacherLayersStudent(Student):
         embedding = nn.Embedding(len(tokenizer), embeddings_VH.shape[1], padding_idx=tokenizer.pad_token_id)
         embedding.load_state_dict({"weight": embeddings_VH})
         body.set_input_embeddings(embedding)
-        keep_layers(body, self.layers)
+        select_layers(body, self.keep_layers)
         body.config.vocab_size = len(tokenizer)
         body.config.pad_token_id = tokenizer.pad_token_id
         set_dropout(body, self.dropout or 0.0)

@@ -68,8 +68,9 @@ def start_at_teacher(body: Any, tokenizer: Any, teacher: Any, teacher_tokenizer:
             f"nothing of the teacher fits the student: hidden size {teacher.config.hidden_size} there, "
             f"{body.config.hidden_size} here",
             where="student.from_teacher",
-            remedy=f"set student.hidden={teacher.config.hidden_size} "
-            f"student.heads={teacher.config.num_attention_heads} student.ffn={teacher.config.intermediate_size}",
+            remedy=f"set student.hidden_size={teacher.config.hidden_size} "
+            f"student.num_attention_heads={teacher.config.num_attention_heads} "
+            f"student.intermediate_size={teacher.config.intermediate_size}",
         )
     log.info("%.1f %% of the student's %s parameters start at the teacher's", 100 * copied / total, f"{total:,}")
     return copied / total

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlkd.errors import Problem
+from mlkd.errors import Problem, out_of_range
 from mlkd.models.hub import locate_model
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.serialization import load_encoder, load_tokenizer
@@ -24,10 +24,10 @@ class ThinDeepStudent(Student):
     LEALLA (Mao & Nakagawa 2023, Table 1) uses 24 layers with hidden 128, 192 and 256 and CLS pooling.
 
     Args:
-        layers: transformer layers, >= 0; with 0 the student averages token embeddings.
-        hidden: hidden size, divisible by heads.
-        heads: attention heads.
-        ffn: inner size of the feed-forward blocks.
+        num_layers: transformer layers, >= 0; with 0 the student averages token embeddings.
+        hidden_size: dimension of the hidden states, divisible by num_attention_heads.
+        num_attention_heads: of each layer.
+        intermediate_size: inner size of the feed-forward blocks.
         identity_start: residual branches start at zero, so that a deep student starts as its embeddings and learns
             words before it learns order.
         tokenizer: model whose tokenizer (and vocabulary) is used, e.g. LaBSE's; empty trains `vocabulary`.
@@ -36,10 +36,10 @@ class ThinDeepStudent(Student):
         teacher_model, teacher_revision: whose weights; empty takes the run's teacher.
     """
 
-    layers: int = 12
-    hidden: int = 384
-    heads: int = 6
-    ffn: int = 1536
+    num_layers: int = 12
+    hidden_size: int = 384
+    num_attention_heads: int = 6
+    intermediate_size: int = 1536
     identity_start: bool = False
     tokenizer: str = ""
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
@@ -52,18 +52,16 @@ class ThinDeepStudent(Student):
             self.teacher_model, self.teacher_revision = model, revision
 
     def range_problems(self) -> list[Problem]:
-        problems = Student.range_problems(self)
-        for name in ("hidden", "heads", "ffn"):
-            if getattr(self, name) < 1:
-                problems.append(Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name))
-        if self.layers < 0:
-            problems.append(Problem("E204", f"must be >= 0 (got {self.layers})", "layers"))
-        if self.heads >= 1 and self.hidden % self.heads:
-            divisors = [n for n in range(1, self.hidden + 1) if self.hidden % n == 0]
-            nearest = min(divisors, key=lambda n: abs(n - self.heads))
-            problems.append(
-                Problem("E204", f"must divide hidden={self.hidden} (got {self.heads}); nearest: {nearest}", "heads")
-            )
+        problems = [
+            *Student.range_problems(self),
+            *out_of_range(self, "hidden_size", "num_attention_heads", "intermediate_size", ge=1),
+            *out_of_range(self, "num_layers", ge=0),
+        ]
+        if self.num_attention_heads >= 1 and self.hidden_size % self.num_attention_heads:
+            divisors = [n for n in range(1, self.hidden_size + 1) if self.hidden_size % n == 0]
+            nearest = min(divisors, key=lambda n: abs(n - self.num_attention_heads))
+            what = f"must divide hidden_size={self.hidden_size} (got {self.num_attention_heads}); nearest: {nearest}"
+            problems.append(Problem("E204", what, "num_attention_heads"))
         if self.from_teacher and self.identity_start:
             problems.append(Problem("E209", "set only one of identity_start and from_teacher", "from_teacher"))
         return problems
@@ -77,9 +75,8 @@ class ThinDeepStudent(Student):
     def open_tokenizer(self) -> Any:
         return load_tokenizer(self.tokenizer) if self.tokenizer else None
 
-    @property
-    def hidden_size(self) -> int:
-        return self.hidden
+    def read_hidden_size(self) -> int:
+        return self.hidden_size
 
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
         tokenizer = self.open_tokenizer()
@@ -100,10 +97,10 @@ class ThinDeepStudent(Student):
         config = BertConfig(
             vocab_size=num_tokens,
             pad_token_id=pad_token_id,
-            hidden_size=self.hidden,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.ffn,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
             max_position_embeddings=self.max_length,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,

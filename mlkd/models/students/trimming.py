@@ -24,7 +24,7 @@ from torch import nn
 from mlkd.data.formats.compression import find_missing
 from mlkd.data.formats.tsv import read_lines
 from mlkd.data.languages import script_of
-from mlkd.errors import MlkdError, Problem, fail
+from mlkd.errors import MlkdError, fail, out_of_range
 from mlkd.models.students.tokenizer_pruning import POSITIONS_FROM_PADDING, SPECIAL_NAMES, Ids, Pieces
 from mlkd.models.tokenization import tokenize_texts
 
@@ -54,11 +54,7 @@ class Trimming:
     texts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name)
-            for name in ("min_count", "max_pieces")
-            if getattr(self, name) is not None and getattr(self, name) < 1
-        ]
+        problems = out_of_range(self, "min_count", "max_pieces", ge=1)
         if problems:
             raise MlkdError(problems)
 

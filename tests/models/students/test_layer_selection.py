@@ -12,7 +12,7 @@ import torch
 from mlkd.errors import MlkdError
 from mlkd.models.serialization import load_encoder, load_transformer, save_encoder
 from mlkd.models.students.base import StudentCorpus
-from mlkd.models.students.layer_selection import LAYER_LISTS, check_layers, keep_layers, layer_problems, set_dropout
+from mlkd.models.students.layer_selection import LAYER_LISTS, check_layers, layer_problems, select_layers, set_dropout
 from mlkd.models.students.pretrained import PretrainedStudent
 
 SHAPE = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 12}
@@ -33,7 +33,7 @@ def make(kind: str) -> Any:
 @pytest.mark.parametrize("kind", LAYER_LISTS)
 def test_chosen_layers_alone_are_computed(kind: str) -> None:
     body, cut = make(kind), make(kind)
-    keep_layers(cut, [0, 3])
+    select_layers(cut, [0, 3])
     check_layers(cut.config.to_dict(), [1], "cut")
     with pytest.raises(MlkdError, match="must be below 2"):
         check_layers(cut.config.to_dict(), [2], "cut")
@@ -53,7 +53,7 @@ def test_a_student_of_some_layers_survives_its_folder(
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    student = PretrainedStudent(model=str(tiny_xlmr), layers=[0, 2])
+    student = PretrainedStudent(model=str(tiny_xlmr), keep_layers=[0, 2])
     student.check_files()
     encoder = student.build(student_corpus, normalize=True, seed=1).eval()
     teacher: Any = load_transformer(tiny_xlmr)[0]
@@ -70,22 +70,22 @@ def test_a_student_of_some_layers_survives_its_folder(
 
 def test_layers_that_are_not_there(tiny_xlmr: Path) -> None:
     with pytest.raises(MlkdError) as caught:
-        PretrainedStudent(model=str(tiny_xlmr), layers=[0, 3]).check_files()
+        PretrainedStudent(model=str(tiny_xlmr), keep_layers=[0, 3]).check_files()
     (problem,) = caught.value.problems
-    assert (problem.code, problem.where) == ("E204", "student.layers")
+    assert (problem.code, problem.where) == ("E204", "student.keep_layers")
     assert "must be below 3" in problem.what and "[0, 3]" in problem.what
 
 
 def test_other_kinds_are_refused() -> None:
     with pytest.raises(MlkdError, match=r"E407.*'m' is of type 't5'") as caught:
         check_layers({"model_type": "t5", "num_hidden_layers": 6}, [0], "m")
-    assert "student.layers=null" in caught.value.problems[0].remedy
+    assert "student.keep_layers=null" in caught.value.problems[0].remedy
 
 
 @pytest.mark.parametrize("layers", [[], [1, 0], [0, 0], [-1, 0]])
 def test_layers_must_rise(layers: list[int]) -> None:
     (problem,) = layer_problems(layers)
-    assert (problem.code, problem.where) == ("E204", "layers") and str(layers) in problem.what
+    assert (problem.code, problem.where) == ("E204", "keep_layers") and str(layers) in problem.what
     assert layer_problems([0, 2, 5]) == []
 
 

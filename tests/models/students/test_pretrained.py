@@ -36,11 +36,11 @@ def test_a_pretrained_student_starts_as_the_model(
     encoder = build(student, student_corpus)
     expected = load_encoder(str(tiny_bert), pooling=Pooling.max)
     assert torch.equal(encoder.encode(sentences), expected.encode(sentences))
-    assert (student.hidden_size, student.dimension) == (16, 16)
+    assert (student.read_hidden_size(), student.read_dimension()) == (16, 16)
     assert encoder.text.max_length == 24  # the model has positions for no more, whatever the default of 128
     assert build(PretrainedStudent(model=str(tiny_bert), max_length=8), student_corpus).text.max_length == 8
     with_dense = PretrainedStudent(model=str(tiny_bert), dense_dim=3)
-    assert with_dense.dimension == 3 == build(with_dense, student_corpus).dimension
+    assert with_dense.read_dimension() == 3 == build(with_dense, student_corpus).dimension
 
 
 def test_a_pretrained_student_gets_fresh_dense_weights_by_seed(tiny_bert: Path, student_corpus: StudentCorpus) -> None:
@@ -77,7 +77,7 @@ def test_a_copy_of_the_teacher_gives_the_teachers_vectors(
     student.check_files()
     encoder, teacher = build(student, student_corpus, normalize=True), load_encoder(str(with_heads))
     assert torch.equal(encoder.encode(sentences), teacher.encode(sentences))
-    assert (student.dimension, encoder.dimension, encoder.pooling) == (5, 5, Pooling.cls)
+    assert (student.read_dimension(), encoder.dimension, encoder.pooling) == (5, 5, Pooling.cls)
     assert all(p.requires_grad for p in encoder.parameters())
 
 
@@ -86,7 +86,7 @@ def test_what_is_configured_replaces_a_folders_own(with_heads: Path, student_cor
     encoder = build(student, student_corpus)
     assert encoder.pooling is Pooling.max
     (dense,) = encoder.denses
-    assert (student.dimension, encoder.dimension, dense.activation_name) == (7, 7, "Identity")
+    assert (student.read_dimension(), encoder.dimension, dense.activation_name) == (7, 7, "Identity")
     assert not encoder.normalize
 
 
@@ -137,16 +137,16 @@ def test_every_option_builds(
     if isinstance(student, ThinDeepStudent):
         with torch.device("meta"):
             body = student.build_body(1000, 0)
-        assert (len(body.encoder.layer), body.config.hidden_size) == (student.layers, student.hidden)
+        assert (len(body.encoder.layer), body.config.hidden_size) == (student.num_layers, student.hidden_size)
         return
     if isinstance(student, PretrainedStudent):
         student.model = student.model if option == "teacher_copy" else str(deep_xlmr)
     else:
         assert isinstance(student, TeacherLayersStudent)
-        student.layers, student.vocabulary.size = [0, 1], 300
+        student.keep_layers, student.vocabulary.size = [0, 1], 300
     student.check_files()
     encoder = build(student, student_corpus, normalize=True)
-    assert encoder.dimension == student.dimension
+    assert encoder.dimension == student.read_dimension()
     assert torch.isfinite(encoder.encode(sentences)).all()
 
 
@@ -159,5 +159,5 @@ def test_problems_of_model_and_vocabulary_come_together(tmp_path: Path) -> None:
 
 def test_ranges() -> None:
     with pytest.raises(MlkdError) as caught:
-        PretrainedStudent(dropout=-0.1, layers=[1, 0])
-    assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "dropout"), ("E204", "layers")]
+        PretrainedStudent(dropout=-0.1, keep_layers=[1, 0])
+    assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "dropout"), ("E204", "keep_layers")]

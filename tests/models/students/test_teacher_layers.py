@@ -31,7 +31,7 @@ def build(
 
 
 def layered(tiny_bert: Path, *layers: int, **fields: Any) -> TeacherLayersStudent:
-    return TeacherLayersStudent(model=str(tiny_bert), layers=list(layers), vocabulary=VOCABULARY, **fields)
+    return TeacherLayersStudent(model=str(tiny_bert), keep_layers=list(layers), vocabulary=VOCABULARY, **fields)
 
 
 @pytest.mark.parametrize("layers", [[0], [1], [0, 1]])
@@ -51,7 +51,7 @@ def test_a_students_layers_are_the_teachers(tiny_bert: Path, student_corpus: Stu
             assert torch.equal(body.embeddings.state_dict()[name], weight)
     assert (body.config.num_hidden_layers, body.config.vocab_size, body.config.pad_token_id) == (len(layers), 400, 0)
     assert body.get_input_embeddings().weight.shape == (400, 16)
-    assert (student.hidden_size, student.dimension, encoder.dimension) == (16, 16, 16)
+    assert (student.read_hidden_size(), student.read_dimension(), encoder.dimension) == (16, 16, 16)
     assert encoder.text.max_length == 24  # the teacher has positions for no more
     assert all(p.requires_grad for p in encoder.parameters())
 
@@ -133,7 +133,7 @@ def refusal(student: TeacherLayersStudent) -> tuple[str, str, str]:
 
 def test_layers_the_teacher_does_not_have(tiny_bert: Path) -> None:
     code, where, message = refusal(layered(tiny_bert, 0, 2))
-    assert (code, where) == ("E204", "student.layers")
+    assert (code, where) == ("E204", "student.keep_layers")
     assert re.search(r"below 2\b.*\[0, 2\]", message)
 
 
@@ -149,5 +149,5 @@ def test_a_teacher_that_is_no_bert(tiny_bert: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layers", [[], [1, 0], [0, 0], [-1, 0]])
 def test_layers_must_rise(layers: list[int]) -> None:
     with pytest.raises(MlkdError) as caught:
-        TeacherLayersStudent(layers=layers, alignment_pairs=0)
-    assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "layers"), ("E204", "alignment_pairs")]
+        TeacherLayersStudent(keep_layers=layers, alignment_pairs=0)
+    assert [(p.code, p.where) for p in caught.value.problems] == [("E204", "keep_layers"), ("E204", "alignment_pairs")]

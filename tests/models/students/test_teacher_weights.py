@@ -17,7 +17,13 @@ from mlkd.models.students.thin_deep import ThinDeepStudent
 from mlkd.models.students.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(size=400, character_coverage=1.0)
-SAME: dict[str, Any] = {"hidden": 16, "heads": 2, "ffn": 32, "max_length": 24, "vocabulary": VOCABULARY}
+SAME: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_length": 24,
+    "vocabulary": VOCABULARY,
+}
 
 
 def build(model: Path, corpus: StudentCorpus, **fields: Any) -> Any:
@@ -30,7 +36,7 @@ def test_the_same_shape_and_vocabulary_give_a_copy(
     tiny_bert: Path, student_corpus: StudentCorpus, sentences: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlkd")
-    encoder = build(tiny_bert, student_corpus, layers=2, tokenizer=str(tiny_bert))
+    encoder = build(tiny_bert, student_corpus, num_layers=2, tokenizer=str(tiny_bert))
     torch.testing.assert_close(encoder.encode(sentences), load_encoder(str(tiny_bert)).encode(sentences))
     total = sum(p.numel() for p in encoder.body.parameters())
     assert f"100.0 % of the student's {total:,} parameters start at the teacher's" in caplog.messages
@@ -40,7 +46,7 @@ def test_the_same_shape_and_vocabulary_give_a_copy(
 def test_layers_are_spread_over_the_teachers(
     tiny_xlmr: Path, student_corpus: StudentCorpus, depth: int, sources: list[int]
 ) -> None:
-    encoder = build(tiny_xlmr, student_corpus, layers=depth)
+    encoder = build(tiny_xlmr, student_corpus, num_layers=depth)
     teacher: Any = load_transformer(tiny_xlmr)[0]
     for layer, number in zip(encoder.body.encoder.layer, sources, strict=True):
         theirs = teacher.encoder.layer[number].state_dict()
@@ -48,7 +54,7 @@ def test_layers_are_spread_over_the_teachers(
 
 
 def test_embeddings_are_the_teachers_of_the_same_spelling(tiny_xlmr: Path, student_corpus: StudentCorpus) -> None:
-    encoder = build(tiny_xlmr, student_corpus, layers=1)
+    encoder = build(tiny_xlmr, student_corpus, num_layers=1)
     teacher, theirs = load_transformer(tiny_xlmr)
     mine = encoder.body.embeddings
     assert torch.equal(mine.position_embeddings.weight, teacher.embeddings.position_embeddings.weight[2:26])
@@ -63,10 +69,10 @@ def test_embeddings_are_the_teachers_of_the_same_spelling(tiny_xlmr: Path, stude
 
 
 def test_what_does_not_fit_stays_fresh(tiny_bert: Path, student_corpus: StudentCorpus) -> None:
-    fields = {"layers": 2, "tokenizer": str(tiny_bert)}
+    fields = {"num_layers": 2, "tokenizer": str(tiny_bert)}
     teacher = load_transformer(tiny_bert)[0].state_dict()
-    wide = build(tiny_bert, student_corpus, **fields, ffn=20).body.state_dict()
-    heads = build(tiny_bert, student_corpus, **fields, heads=4).body.state_dict()
+    wide = build(tiny_bert, student_corpus, **fields, intermediate_size=20).body.state_dict()
+    heads = build(tiny_bert, student_corpus, **fields, num_attention_heads=4).body.state_dict()
     inner, query = "encoder.layer.0.intermediate.dense.weight", "encoder.layer.0.attention.self.query.weight"
     norm = "encoder.layer.0.attention.output.LayerNorm.weight"
     assert wide[inner].shape == (20, 16) and torch.equal(wide[query], teacher[query])
@@ -77,11 +83,11 @@ def test_what_does_not_fit_stays_fresh(tiny_bert: Path, student_corpus: StudentC
 
 def test_a_teacher_of_which_nothing_fits(tiny_bert: Path, student_corpus: StudentCorpus) -> None:
     with pytest.raises(MlkdError) as caught:
-        build(tiny_bert, student_corpus, layers=2, hidden=12, ffn=20)
+        build(tiny_bert, student_corpus, num_layers=2, hidden_size=12, intermediate_size=20)
     (problem,) = caught.value.problems
     assert (problem.code, problem.where) == ("E407", "student.from_teacher")
     assert "hidden size 16 there, 12 here" in problem.what
-    assert problem.remedy == "set student.hidden=16 student.heads=2 student.ffn=32"
+    assert problem.remedy == "set student.hidden_size=16 student.num_attention_heads=2 student.intermediate_size=32"
 
 
 def test_a_teacher_of_another_kind(tiny_bert: Path) -> None:

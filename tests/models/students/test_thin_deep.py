@@ -19,7 +19,14 @@ from mlkd.models.students.thin_deep import ThinDeepStudent
 from mlkd.models.students.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(size=400, character_coverage=1.0)
-TINY: dict[str, Any] = {"layers": 3, "hidden": 12, "heads": 3, "ffn": 20, "max_length": 24, "vocabulary": VOCABULARY}
+TINY: dict[str, Any] = {
+    "num_layers": 3,
+    "hidden_size": 12,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_length": 24,
+    "vocabulary": VOCABULARY,
+}
 
 
 def build(
@@ -46,7 +53,7 @@ def test_the_shape_of_a_thin_deep_student(student_corpus: StudentCorpus) -> None
     shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
     assert shape == (3, 12, 3, 20)
     assert num_parameters(encoder.body) == expected_parameters(400, 3, 12, 20, 24)
-    assert (student.hidden_size, student.dimension, encoder.dimension) == (12, 7, 7)
+    assert (student.read_hidden_size(), student.read_dimension(), encoder.dimension) == (12, 7, 7)
     assert encoder.encode(["bei sta", ""]).shape == (2, 7)
     assert encoder.pooling is Pooling.cls
     assert all(p.requires_grad and p.dtype is torch.float32 for p in encoder.parameters())
@@ -75,7 +82,7 @@ def test_leallas_architectures(option: str, shape: tuple[int, int, int, int], mi
     student = build_config(compose_config("train", [f"student={option}", "loss=lealla"]), TrainConfig).student
     assert isinstance(student, ThinDeepStudent)
     assert (student.pooling, student.normalize, student.tokenizer) == (Pooling.cls, True, "sentence-transformers/LaBSE")
-    assert (student.layers, student.hidden, student.ffn, student.heads) == shape
+    assert (student.num_layers, student.hidden_size, student.intermediate_size, student.num_attention_heads) == shape
     with torch.device("meta"):
         body = student.build_body(501_153, 0)
     assert num_parameters(body) == expected_parameters(501_153, *shape[:3], 128)
@@ -86,7 +93,7 @@ def test_laser3s_architecture() -> None:
     """12 layers of 1024 dimensions with 4 heads and ffn 2048 over 8,000 pieces."""
     student = build_config(compose_config("train", ["+experiment=laser3_en_de"]), TrainConfig).student
     assert isinstance(student, ThinDeepStudent)
-    assert (student.vocabulary.size, student.tokenizer, student.heads) == (8000, "", 4)
+    assert (student.vocabulary.size, student.tokenizer, student.num_attention_heads) == (8000, "", 4)
     assert (student.pooling, student.dropout) == (Pooling.cls, 0.3)
     with torch.device("meta"):
         body = student.build_body(8000, 0)
@@ -95,7 +102,7 @@ def test_laser3s_architecture() -> None:
 
 
 def test_without_layers_a_student_averages_its_embeddings(student_corpus: StudentCorpus) -> None:
-    encoder = build(ThinDeepStudent(**TINY | {"layers": 0}), student_corpus)
+    encoder = build(ThinDeepStudent(**TINY | {"num_layers": 0}), student_corpus)
     (row,) = encoder.tokenize(["bei sta"])
     embeddings = encoder.body.embeddings(input_ids=torch.tensor([row.tolist()]))  # type: ignore[operator]
     torch.testing.assert_close(encoder.encode(["bei sta"])[0], embeddings[0].mean(0).detach())
@@ -176,15 +183,23 @@ def problems(**fields: Any) -> list[tuple[str, str]]:
 
 
 def test_ranges() -> None:
-    wrong = {"layers": -1, "hidden": 0, "heads": 0, "ffn": 0, "max_length": 3, "dense_dim": 0, "dropout": 1.0}
+    wrong = {
+        "num_layers": -1,
+        "hidden_size": 0,
+        "num_attention_heads": 0,
+        "intermediate_size": 0,
+        "max_length": 3,
+        "dense_dim": 0,
+        "dropout": 1.0,
+    }
     assert {where for _, where in problems(**wrong)} == wrong.keys()
     assert {code for code, _ in problems(**wrong)} == {"E204"}
 
 
 @pytest.mark.parametrize(("heads", "nearest"), [(7, 6), (5, 4), (100, 96), (11, 12)])
 def test_heads_must_divide_the_hidden_size(heads: int, nearest: int) -> None:
-    with pytest.raises(MlkdError, match=f"must divide hidden=96 \\(got {heads}\\); nearest: {nearest}$"):
-        ThinDeepStudent(hidden=96, heads=heads)
+    with pytest.raises(MlkdError, match=f"must divide hidden_size=96 \\(got {heads}\\); nearest: {nearest}$"):
+        ThinDeepStudent(hidden_size=96, num_attention_heads=heads)
 
 
 def test_missing_files_are_found_without_building(tmp_path: Path) -> None:

@@ -211,9 +211,9 @@ def test_the_prompt_counts_with_every_text(tiny_xlmr: Path, corpus: StudentCorpu
 
 
 def test_layers_and_vocabulary_are_cut_together(tiny_xlmr: Path, corpus: StudentCorpus) -> None:
-    student = PretrainedStudent(model=str(tiny_xlmr), layers=[0, 2], trimming=Trimming(enabled=True))
+    student = PretrainedStudent(model=str(tiny_xlmr), keep_layers=[0, 2], trimming=Trimming(enabled=True))
     encoder = student.build(corpus, normalize=True, seed=1).eval()
-    whole = PretrainedStudent(model=str(tiny_xlmr), layers=[0, 2]).build(corpus, normalize=True, seed=1).eval()
+    whole = PretrainedStudent(model=str(tiny_xlmr), keep_layers=[0, 2]).build(corpus, normalize=True, seed=1).eval()
     assert sum(p.numel() for p in encoder.parameters()) < sum(p.numel() for p in whole.parameters())
     assert torch.equal(encoder.encode(corpus.pairs.texts), whole.encode(corpus.pairs.texts))
 
