@@ -16,7 +16,7 @@ from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError
 from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.losses.ranking.info_nce import InfoNceRanking
-from mlkd.training.preflight import needs_projection, reduced_dimension
+from mlkd.training.preflight import needs_projection, reduced_dimension, wanted_dimension
 
 OPTIONS = sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.glob("*/**/*.yaml"))
 # What options leave to the user, and nothing else does.
@@ -221,7 +221,7 @@ def test_checkpoint_is_one_or_a_list() -> None:
 
 
 def test_dimensions_need_a_projection() -> None:
-    problem = needs_projection(train_config("loss=mse"), 384, 1024)
+    problem = needs_projection(train_config("loss=mse").loss, 384, 1024)
     assert problem is not None
     assert problem.code == "E210"
     assert "teacher dim 1024 != student dim 384" in problem.what
@@ -229,25 +229,25 @@ def test_dimensions_need_a_projection() -> None:
     # Where the ranking meets the teacher's vectors too, a projection of the feature term mends nothing.
     for loss in ("loss=info_nce", "loss=mse_info_nce"):
         values = [loss, "loss.ranking.candidates=teacher"]
-        problem = needs_projection(train_config(*values), 384, 1024)
+        problem = needs_projection(train_config(*values).loss, 384, 1024)
         assert problem is not None
         assert problem.remedy == "set student.dense_dim=1024, or teacher.reduction.dim=384"
-        assert needs_projection(train_config(*values, "loss.feature.projection=dense"), 384, 1024) is not None
-    assert needs_projection(train_config("loss=mse"), 384, 384) is None
-    assert needs_projection(train_config("loss=lealla"), 384, 1024) is None
-    assert needs_projection(train_config("loss=ams"), 384, 1024) is None
-    assert needs_projection(train_config("loss=info_nce"), 384, 1024) is not None
-    assert needs_projection(train_config("loss=ams_fd_first"), 384, 1024) is None
-    assert needs_projection(train_config("loss=ams_fd_synchronized"), 384, 256) is not None
+        assert needs_projection(train_config(*values, "loss.feature.projection=dense").loss, 384, 1024) is not None
+    assert needs_projection(train_config("loss=mse").loss, 384, 384) is None
+    assert needs_projection(train_config("loss=lealla").loss, 384, 1024) is None
+    assert needs_projection(train_config("loss=ams").loss, 384, 1024) is None
+    assert needs_projection(train_config("loss=info_nce").loss, 384, 1024) is not None
+    assert needs_projection(train_config("loss=ams_fd_first").loss, 384, 1024) is None
+    assert needs_projection(train_config("loss=ams_fd_synchronized").loss, 384, 256) is not None
 
 
 def test_what_the_teacher_is_reduced_to() -> None:
     synchronized = train_config("loss=ams_fd_synchronized", "student.dense_dim=64")
-    assert reduced_dimension(synchronized, 384) == 64
-    assert reduced_dimension(synchronized, 64) is None  # nothing to reduce
-    assert reduced_dimension(train_config("loss=mse", "student.dense_dim=64"), 384) is None
+    assert reduced_dimension(wanted_dimension(synchronized), 384) == 64
+    assert reduced_dimension(wanted_dimension(synchronized), 64) is None  # nothing to reduce
+    assert reduced_dimension(wanted_dimension(train_config("loss=mse", "student.dense_dim=64")), 384) is None
     chosen = train_config("loss=mse", "teacher.reduction.dim=100")
-    assert reduced_dimension(chosen, 384) == 100
+    assert reduced_dimension(wanted_dimension(chosen), 384) == 100
     # A dense layer is trained on translations too, principal components are those of what the loss reads anyway.
     assert chosen.needs_teacher_target
     assert not train_config(

@@ -23,7 +23,7 @@ from mlkd.models.spec import EncoderChoice
 from mlkd.report.results import Results, read_results
 from mlkd.runtime.run_folder import RunFolder, RunState, Status
 from mlkd.tasks.scoring.scores import TaskResult
-from mlkd.training.preflight import teacher_name
+from mlkd.training.preflight import run_preflight
 
 Call = Callable[..., tuple[int, str, str]]
 TASKS = ["tatoeba_file", "sts_file", "bucc_file", "translation_file"]
@@ -116,8 +116,7 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
     results = read_results(tmp_path / "results.json")
     assert 0 < main_score(results, str(trained), "mse_file", "mse") < 5
     # As a run names it, so that its own scores compare with these.
-    config = toy.unscored.config(tmp_path)
-    name = teacher_name(config, config.teacher.locate())
+    name = run_preflight(toy.unscored.config(tmp_path, *mse(toy))).evaluations.teacher
     assert {key.protocol for key in results.rows()} == {f"x100, T(en) against S(xx); teacher {name}"}
 
 

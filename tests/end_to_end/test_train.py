@@ -166,7 +166,7 @@ def test_lealla_mix_with_projection(toy: Any, tmp_path: Path, read_lines: Reader
     assert losses(lines)[-1] < losses(lines)[0]
     checkpoint = load_latest(folder / "checkpoints")
     assert checkpoint is not None
-    assert checkpoint.tensors["loss"]["projection.weight"].shape == (16, 24)
+    assert checkpoint.tensors["loss"]["trained.feature.projection.weight"].shape == (16, 24)
     assert {path.name for path in (folder / "student").iterdir() if path.is_dir()} <= {"1_Pooling", "2_Normalize"}
     assert load_encoder(str(folder)).encode(SENTENCES).shape == (4, 24)
 

@@ -63,20 +63,6 @@ def test_second_ctrl_c_stops_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_torchrun_passing_ctrl_c_on_is_not_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    now = [100.0]
-    monkeypatch.setattr("mlkd.runtime.signals.time.monotonic", lambda: now[0])
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
-        signal.raise_signal(signal.SIGINT)
-        now[0] += 1.0
-        signal.raise_signal(signal.SIGINT)
-        assert interrupts.requested == "SIGINT"
-        now[0] += 2.0
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("Ctrl-C was ignored later too")
-
-
 def test_first_signal_counts() -> None:
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGTERM)

@@ -157,7 +157,7 @@ def test_all_bad_labels_and_files_are_named_together(write: Write) -> None:
     [
         ({}, r"E205.*path: is required: no NLI set is embedded"),
         ({"path": "a"}, r"E209.*train_path: set both"),
-        ({"dataset": "a", "l2": 0.0}, r"E204.*l2: must be > 0 \(got 0.0\)"),
+        ({"dataset": "a", "l2": 0.0}, r"E204.*l2: must be in \(0, inf\) \(got 0.0\)"),
         ({"dataset": "a", "max_train": 2}, r"E204.*max_train: must be >= 3 \(got 2\)"),
         ({"dataset": "a", "seed": -1}, r"E204.*seed"),
         ({"dataset": "a", "languages": ["de", "False"]}, r"E206.*languages\[1\]"),
