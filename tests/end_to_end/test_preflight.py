@@ -29,7 +29,11 @@ def test_what_is_resolved(toy: Any, tmp_path: Path) -> None:
 
 
 def test_a_reduced_teacher_is_named_by_its_dimension(toy: Any, tmp_path: Path) -> None:
-    mse = ["task=[mse_file]", f"task.mse_file.path='{toy.root}/dev/en-{{language}}.tsv'", "task.mse_file.languages=[de]"]
+    mse = [
+        "task=[mse_file]",
+        f"task.mse_file.path='{toy.root}/dev/en-{{language}}.tsv'",
+        "task.mse_file.languages=[de]",
+    ]
     reduced = ["teacher.reduction.dim=8", "teacher.reduction.method=pca", "student.dense_dim=8"]
     found = run_preflight(toy.unscored.config(tmp_path, *mse, *reduced))
     assert (found.teacher.own_dimension, found.teacher.reduced_dimension, found.teacher.dimension) == (16, 8, 8)

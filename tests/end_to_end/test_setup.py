@@ -73,7 +73,9 @@ def test_text_that_changed_since_the_run_was_started(tmp_path: Path) -> None:
 
 
 def test_intervals(toy: Any, tmp_path: Path) -> None:
-    found = choose_intervals(toy.config(tmp_path, "evaluation.every_steps=null", "checkpoint.every_steps=null", "evaluation.patience=2"), 100)
+    found = choose_intervals(
+        toy.config(tmp_path, "evaluation.every_steps=null", "checkpoint.every_steps=null", "evaluation.patience=2"), 100
+    )
     assert (found.evaluate_every, found.checkpoint_every, found.total_steps, found.patience) == (17, 17, 100, 2)
     found = choose_intervals(toy.config(tmp_path, "evaluation.every_steps=5", "checkpoint.every_steps=3"), 100)
     assert (found.evaluate_every, found.checkpoint_every) == (5, 3)
