@@ -37,6 +37,7 @@ from mlkd.models.students.thin_deep import ThinDeepStudent
 from mlkd.optim.optimizer import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, peak_memory_bytes, place
 from mlkd.training.dataloader import TrainingData
+from mlkd.training.gradient import TrainerArguments
 from mlkd.training.state import Intervals
 from mlkd.training.trainer import Trainer
 
@@ -145,13 +146,15 @@ def build(arguments: argparse.Namespace, num_pairs: int, hardware: Hardware, dev
         feature=FeatureTerm(distance=FeatureDistance.squared_l2, target=FeatureTarget.own),
     )
     return Trainer(
-        encoder,
-        mix.build(encoder.dimension, encoder.dimension),
-        random_data(num_pairs, arguments.tokens, encoder.dimension),
-        Optim(batch_size=num_pairs, max_steps=1, sparse_embeddings=True),
-        Intervals(total_steps=1, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
-        precision=precision,
-        max_tokens=hardware.forward_tokens(device),
+        TrainerArguments(
+            student=encoder,
+            loss=mix.build(encoder.dimension, encoder.dimension),
+            data=random_data(num_pairs, arguments.tokens, encoder.dimension),
+            optim=Optim(batch_size=num_pairs, max_steps=1, sparse_embeddings=True),
+            intervals=Intervals(total_steps=1, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
+            precision=precision,
+            max_tokens=hardware.forward_tokens(device),
+        )
     )
 
 

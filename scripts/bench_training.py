@@ -37,7 +37,10 @@ from mlkd.optim.optimizer import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place
 from mlkd.teacher.encoder import LazyTeacher
 from mlkd.teacher.targets import TeacherTargets
-from mlkd.training.trainer import Intervals, Trainer, TrainingData
+from mlkd.training.dataloader import TrainingData
+from mlkd.training.gradient import TrainerArguments
+from mlkd.training.state import Intervals
+from mlkd.training.trainer import Trainer
 
 TARGET_DIMENSION = 384
 WARMUP_STEPS = 3
@@ -67,13 +70,17 @@ def main() -> None:
             data = training_data(pairs, student, batch_size, root)
             own = copy.deepcopy(student)
             ours = Trainer(
-                own,
-                LossMix().build(own.dimension, TARGET_DIMENSION).to(device),
-                data,
-                optim,
-                Intervals(total_steps=10**9, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None),
-                precision=precision,
-                max_tokens=hardware.forward_tokens(device),
+                TrainerArguments(
+                    student=own,
+                    loss=LossMix().build(own.dimension, TARGET_DIMENSION).to(device),
+                    data=data,
+                    optim=optim,
+                    intervals=Intervals(
+                        total_steps=10**9, log_every=1, evaluate_every=1, checkpoint_every=1, patience=None
+                    ),
+                    precision=precision,
+                    max_tokens=hardware.forward_tokens(device),
+                )
             )
             peer_precision = autocast_type(Precision[arguments.peer_precision or arguments.precision], device)
             peer = PeerTraining(root / "student", data, optim, peer_precision, device)

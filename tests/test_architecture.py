@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -185,3 +186,17 @@ def test_wheel_takes_every_data_file() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc") and "__pycache__" not in path.parts:
             package = ".".join(path.parent.relative_to(ROOT).parts)
             assert any(path.match(pattern) for pattern in patterns.get(package, [])), path
+
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_what_scripts_import_exists(script: Path) -> None:
+    """Benchmarks run seldom: a name that moved would be missed for long."""
+    imports = [node for node in ast.walk(ast.parse(script.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        if node.module is not None and node.module.partition(".")[0] == "mlkd":
+            module = importlib.import_module(node.module)
+            missing = [alias.name for alias in node.names if not hasattr(module, alias.name)]
+            assert missing == [], f"{script.name}:{node.lineno}"

@@ -9,9 +9,13 @@ Shapes: V pieces, R rows in the batch, H hidden dimensions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mlkd.models.sentence_encoder import SentenceEncoder
 
 
 class SparseEmbedding(nn.Embedding):
@@ -64,3 +68,11 @@ class SparseEmbedding(nn.Embedding):
             return super().forward(input)
         place_V: Tensor = self.get_buffer("_place_V")
         return F.embedding(place_V[input], self.table_RH)
+
+
+def use_sparse_embedding(student: SentenceEncoder) -> SparseEmbedding:
+    """Put a SparseEmbedding over the student's token embedding and return it."""
+    body: Any = student.body
+    embedding = SparseEmbedding(body.get_input_embeddings()).to(student.device)
+    body.set_input_embeddings(embedding)
+    return embedding

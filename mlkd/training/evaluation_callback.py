@@ -14,6 +14,7 @@ from mlkd.runtime.run_folder import RunFolder
 from mlkd.tasks.scoring.scores import TaskResult
 from mlkd.training.finalize import PICTURE_FILE, save_picture_vectors
 from mlkd.training.model_card import ModelCard
+from mlkd.training.resume import restore_training_state
 from mlkd.training.setup import TrainingSetup
 from mlkd.training.state import TrainState
 
@@ -49,13 +50,13 @@ class EvaluationCallback:
         if checkpoint is None:
             self.run_log.log_step(0, as_metrics(untrained), kind="eval")
         else:
-            trainer.restore(checkpoint)
+            restore_training_state(trainer, checkpoint)
             log.info("continuing after step %d of %s", checkpoint.step, self.run.path)
         self.run_log.total_steps = trainer.intervals.total_steps
         self.run_log.first_step = trainer.state.step
 
-    def evaluate(self, state: TrainState) -> bool:
-        """Score the student at this state; a new best is saved. Returns whether it is one."""
+    def evaluate(self, state: TrainState) -> None:
+        """Score the student; a new best is saved, and the state records which it is."""
         student = self.setup.trainer.student
         results = self.evaluations.score(student, self.setup.teacher)
         metrics = as_metrics(results)
@@ -63,10 +64,9 @@ class EvaluationCallback:
         log.info("step %d: %s", state.step, describe(results))
         value = metrics.get(self.best.key) if self.best is not None else None
         is_best = self.best is None or (value is not None and self.best.improves(value, state.best))
+        state.record_evaluation(value, is_best=is_best)
         if is_best:
-            state.best, state.best_step = value, state.step
             save_encoder(student, self.run.student, card=self.card.text(state.step))
-        return is_best
 
 
 def score_untrained(setup: TrainingSetup, evaluations: Evaluator, run: RunFolder) -> list[TaskResult]:

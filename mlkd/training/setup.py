@@ -35,6 +35,7 @@ from mlkd.teacher.reduction import ReducedTeacher, Taught
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.teacher.vector_store import Positions, unit_norm
 from mlkd.training.dataloader import TrainingData
+from mlkd.training.gradient import TrainerArguments
 from mlkd.training.preflight import PreflightResult
 from mlkd.training.state import Intervals
 from mlkd.training.trainer import Trainer
@@ -205,15 +206,17 @@ def build_trainer(
         )
         negatives = config.negatives.open_or_mine(Path(config.cache_dir), known, config.loss.num_hard_negatives)
     return Trainer(
-        student,
-        config.loss.build(student.dimension, targets.dimension).to(preflight.device),
-        TrainingData(pairs, tokens, targets, positions, batches, negatives),
-        config.optim,
-        choose_intervals(config, config.optim.total_steps(batches.num_batches)),
-        precision=preflight.precision,
-        max_tokens=preflight.max_tokens,
-        caching=config.hardware.gradient_caching,
-        masked_lm=build_masked_lm(config.loss, student, config.seed),
+        TrainerArguments(
+            student=student,
+            loss=config.loss.build(student.dimension, targets.dimension).to(preflight.device),
+            data=TrainingData(pairs, tokens, targets, positions, batches, negatives),
+            optim=config.optim,
+            intervals=choose_intervals(config, config.optim.total_steps(batches.num_batches)),
+            precision=preflight.precision,
+            max_tokens=preflight.max_tokens,
+            caching=config.hardware.gradient_caching,
+            masked_lm=build_masked_lm(config.loss, student, config.seed),
+        )
     )
 
 

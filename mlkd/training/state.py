@@ -1,4 +1,4 @@
-"""How far a run is, when it does what, and the lines it logs about itself."""
+"""Training state: step, best metric, early-stopping counter; and the intervals of logs, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class TrainState:
-    """How far a run is; the part of its state that is neither weights nor tensors.
+    """Training state: what a checkpoint holds beside weights and tensors.
 
     Args:
         step: optimiser steps done.
@@ -27,10 +27,24 @@ class TrainState:
     skipped: int = 0
     max_tokens: int | None = None
 
+    def record_evaluation(self, value: float | None, *, is_best: bool) -> None:
+        """Take in an evaluation at this step.
+
+        >>> state = TrainState(step=7)
+        >>> state.record_evaluation(0.5, is_best=True)
+        >>> state.record_evaluation(0.25, is_best=False)
+        >>> state.best, state.best_step, state.evaluations_since_best
+        (0.5, 7, 1)
+        """
+        if is_best:
+            self.best, self.best_step, self.evaluations_since_best = value, self.step, 0
+        else:
+            self.evaluations_since_best += 1
+
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """When things happen, in optimiser steps."""
+    """Intervals of a run in optimiser steps; after `patience` evaluations without a new best it stops early."""
 
     total_steps: int
     log_every: int

@@ -27,6 +27,7 @@ from mlkd.runtime.hashing import fingerprint
 from mlkd.runtime.progress import SHOWN_BY_BAR
 from mlkd.runtime.signals import SIGNALS
 from mlkd.training.preflight import PreflightResult
+from mlkd.training.resume import restore_training_state
 from mlkd.training.setup import set_up
 from mlkd.training.trainer import Trainer
 
@@ -186,7 +187,7 @@ def worker_loop(pipe: Connection, process_group: ProcessGroup, start: WorkerStar
         checkpoint = load_latest(start.checkpoints)
         if checkpoint is None or checkpoint.step != start.step:
             raise fail("E411", f"the checkpoint of step {start.step} in '{start.checkpoints}' is gone")
-        trainer.restore(checkpoint)
+        restore_training_state(trainer, checkpoint)
     pipe.send((digest(trainer),))
     while (message := pipe.recv())[0] != "stop":
         match message:

@@ -31,6 +31,7 @@ from mlkd.models.sentence_encoder import SentenceEncoder, TextSettings
 from mlkd.models.serialization import load_transformer
 from mlkd.optim.optimizer import Optim
 from mlkd.training.dataloader import TrainingData
+from mlkd.training.gradient import TrainerArguments
 from mlkd.training.state import Intervals
 from mlkd.training.trainer import Trainer
 
@@ -84,14 +85,16 @@ def trainer(case: str, bert: Path, folder: Path) -> Trainer:
         np.stack([(np.arange(21) + 3) % 21, np.where(np.arange(21) % 3, (np.arange(21) + 5) % 21, -1)], axis=1),
     )
     return Trainer(
-        student,
-        loss,
-        data,
-        Optim(lr=0.01, eps=1e-3, batch_size=7, max_steps=8, clip_norm=0.1, **optim),
-        Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
-        precision=None,
-        masked_lm=masked,
-        **{"max_tokens": 100, **settings},
+        TrainerArguments(
+            student=student,
+            loss=loss,
+            data=data,
+            optim=Optim(lr=0.01, eps=1e-3, batch_size=7, max_steps=8, clip_norm=0.1, **optim),
+            intervals=Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
+            precision=None,
+            masked_lm=masked,
+            **{"max_tokens": 100, **settings},
+        )
     )
 
 

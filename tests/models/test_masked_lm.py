@@ -16,7 +16,7 @@ from mlkd.errors import MlkdError
 from mlkd.losses.masked_lm import MaskedLmTerm
 from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.sentence_encoder import SentenceEncoder, TokenIds
-from mlkd.training.trainer import use_sparse_embedding
+from mlkd.models.sparse_embedding import use_sparse_embedding
 
 NUM_PIECES = 200  # more than the tiny BERT has: masking alone is tested with them
 

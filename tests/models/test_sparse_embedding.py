@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.models.pooling import Pooling
-from mlkd.models.sparse_embedding import SparseEmbedding
+from mlkd.models.sparse_embedding import SparseEmbedding, use_sparse_embedding
 from mlkd.optim.optimizer import Optim
 from mlkd.optim.sparse_adamw import SparseAdamW, coalesce
-from mlkd.training.trainer import use_sparse_embedding
 
 NUM_PIECES, HIDDEN = 11, 4
 BETAS, EPS = (0.9, 0.98), 1e-8

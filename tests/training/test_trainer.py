@@ -19,6 +19,7 @@ from mlkd.data.pairs import LanguagePair
 from mlkd.data.token_store import TokenStore
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import MlkdError
+from mlkd.losses.masked_lm import MASKED_LM
 from mlkd.losses.mix import LossMix
 from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.losses.ranking.info_nce import InfoNceRanking
@@ -28,8 +29,10 @@ from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.optim.optimizer import Optim
 from mlkd.runtime.checkpoints import CheckpointWriter, load_latest
 from mlkd.training.dataloader import TrainingData
+from mlkd.training.gradient import TrainerArguments
+from mlkd.training.resume import restore_training_state, save_training_state
 from mlkd.training.state import Intervals
-from mlkd.training.trainer import MASKED_LM, Trainer
+from mlkd.training.trainer import Trainer
 
 DIMENSION = 16
 # Every term, every kind of negative.
@@ -75,14 +78,16 @@ class Runs:
         )
         torch.manual_seed(11)
         return Trainer(
-            student,
-            mix.build(DIMENSION, DIMENSION),
-            data,
-            Optim(lr=0.01, batch_size=10, max_steps=8, **optim),
-            Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
-            precision=None,
-            masked_lm=masked if masked is None else masked.to(torch.float64 if double else torch.float32),
-            **settings,
+            TrainerArguments(
+                student=student,
+                loss=mix.build(DIMENSION, DIMENSION),
+                data=data,
+                optim=Optim(lr=0.01, batch_size=10, max_steps=8, **optim),
+                intervals=Intervals(total_steps=8, log_every=1, evaluate_every=8, checkpoint_every=8, patience=None),
+                precision=None,
+                masked_lm=masked if masked is None else masked.to(torch.float64 if double else torch.float32),
+                **settings,
+            )
         )
 
 
@@ -188,11 +193,11 @@ def test_everything_goes_on_exactly(runs: Runs, tmp_path: Path, pool: NegativePo
     losses = [float(whole.step()[0].total.detach()) for _ in range(6)]
     first = runs(mix, **settings)
     assert [float(first.step()[0].total.detach()) for _ in range(3)] == losses[:3]
-    first.save(CheckpointWriter(tmp_path / "checkpoints", keep=1))
+    save_training_state(first, CheckpointWriter(tmp_path / "checkpoints", keep=1))
     second = runs(mix, **settings)
     checkpoint = load_latest(tmp_path / "checkpoints")
     assert checkpoint is not None
-    second.restore(checkpoint)
+    restore_training_state(second, checkpoint)
     assert [float(second.step()[0].total.detach()) for _ in range(3)] == losses[3:]
     for name, weight in whole.student.state_dict().items():
         assert torch.equal(second.student.state_dict()[name], weight), name
@@ -204,12 +209,12 @@ def test_fewer_tokens_outlive_a_restart(runs: Runs, tmp_path: Path) -> None:
     first = runs(WHOLE_MATRIX, max_tokens=256)
     first.step()
     first.state.max_tokens = 32
-    first.save(CheckpointWriter(tmp_path / "checkpoints", keep=1))
+    save_training_state(first, CheckpointWriter(tmp_path / "checkpoints", keep=1))
     checkpoint = load_latest(tmp_path / "checkpoints")
     second = runs(WHOLE_MATRIX, max_tokens=256)
     assert second.max_tokens == 256
     assert checkpoint is not None
-    second.restore(checkpoint)
+    restore_training_state(second, checkpoint)
     assert second.max_tokens == 32
 
 
