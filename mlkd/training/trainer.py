@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from torch import Tensor
+
 from mlkd.errors import fail
 from mlkd.losses.gradient_shares import NegligibleTerms
 from mlkd.losses.mix import LossValues
@@ -69,17 +71,9 @@ class Trainer(GradientComputation):
             The last batch's loss values, each term's share of the gradient if asked for, and tokens read.
         """
         self.process_group.send("step", with_shares)
-        lr = self.optim.learning_rate(self.state.step, self.intervals.total_steps)
         first_batch = self.state.batch
         gradient = self.gradient_in_memory(with_shares=with_shares)
-        is_applied = gradient.is_finite and apply_gradients(
-            self.optimizer,
-            self.sparse_adamw,
-            gradient.sparse_gradients,
-            lr=lr,
-            embedding_lr=lr * self.optim.embedding_lr_factor,
-            clip_norm=self.optim.clip_norm,
-        )
+        is_applied = gradient.is_finite and self.apply(gradient.sparse_gradients)
         self.optimizer.zero_grad(set_to_none=True)
         if is_applied:
             self.state.skipped = 0
@@ -87,6 +81,22 @@ class Trainer(GradientComputation):
             self.skip(first_batch)
         self.state.step += 1
         return gradient.values, gradient.shares, gradient.num_tokens
+
+    def apply(self, sparse_gradients: list[tuple[Tensor, Tensor]]) -> bool:
+        """Apply the gradients of this step, in the weights and in pairs of embedding rows (R,) and theirs (R, H).
+
+        Returns:
+            Whether they were applied: a norm that is not finite moves nothing.
+        """
+        lr = self.optim.learning_rate(self.state.step, self.intervals.total_steps)
+        return apply_gradients(
+            self.optimizer,
+            self.sparse_adamw,
+            sparse_gradients,
+            lr=lr,
+            embedding_lr=lr * self.optim.embedding_lr_factor,
+            clip_norm=self.optim.clip_norm,
+        )
 
     @property
     def finished(self) -> bool:

@@ -206,6 +206,7 @@ def test_merging_sums_what_batches_share() -> None:
 
 def distilled(make_encoder: Any, sentences: list[str], *, sparse: bool, halves: int, weight_decay: float) -> Any:
     """An encoder after three steps towards a fixed target, each batch in `halves` parts, by the loop's own verbs."""
+    from mlkd.training.gradient import TrainerArguments
     from mlkd.training.trainer import Trainer
 
     encoder = make_encoder(Pooling.mean)
@@ -215,8 +216,9 @@ def distilled(make_encoder: Any, sentences: list[str], *, sparse: bool, halves: 
     )  # fmt: skip
     intervals, data = SimpleNamespace(total_steps=3), SimpleNamespace()
     loss = nn.Module()
-    run = Trainer(encoder, loss, data, optim, intervals, precision=None, max_tokens=64)  # type: ignore[arg-type]
-    for step in range(3):
+    arguments = {"student": encoder, "loss": loss, "data": data, "optim": optim, "intervals": intervals}
+    run = Trainer(TrainerArguments(**arguments, max_tokens=64))  # type: ignore[arg-type]
+    for _ in range(3):
         parts: list[tuple[Tensor, Tensor]] = []
         tokens = encoder.tokenize(sentences)
         for half in range(halves):
@@ -225,7 +227,9 @@ def distilled(make_encoder: Any, sentences: list[str], *, sparse: bool, halves: 
             target = torch.linspace(-1, 1, encoder.dimension).expand(len(chosen), -1)
             (F.mse_loss(encoder.forward_tokens(chosen, 64), target) / halves).backward()
             parts += run.release_rows()
-        run.update(optim.learning_rate(step, 3), parts, finite=True, first_batch=0)
+        assert run.apply(parts)
+        run.optimizer.zero_grad(set_to_none=True)
+        run.state.step += 1
     return encoder
 
 
