@@ -30,12 +30,12 @@ from mlkd.demo_data import LANGUAGES, generate_pairs
 from mlkd.losses.mix import LossMix
 from mlkd.models.sentence_encoder import SentenceEncoder, autocast
 from mlkd.models.serialization import save_encoder
+from mlkd.models.spec import LazyEncoder
 from mlkd.models.students.base import StudentCorpus
 from mlkd.models.students.thin_deep import ThinDeepStudent
 from mlkd.models.students.vocabulary import Vocabulary
 from mlkd.optim.optimizer import Optim
 from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place
-from mlkd.teacher.encoder import LazyTeacher
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.training.dataloader import TrainingData
 from mlkd.training.gradient import TrainerArguments
@@ -129,7 +129,7 @@ def build_student(arguments: argparse.Namespace, pairs: TrainingPairs, root: Pat
 def training_data(pairs: TrainingPairs, student: SentenceEncoder, batch_size: int, root: Path) -> TrainingData:
     """Tokens and targets on disk, as a run has them."""
     tokens = TokenStore.open_or_build(root / "cache", pairs.texts, student.tokenize, "benchmark")
-    targets = TeacherTargets(root / "targets", LazyTeacher(no_teacher))
+    targets = TeacherTargets(root / "targets", LazyEncoder(no_teacher))
     if not any((root / "targets").glob("*.keys")):
         generator = torch.Generator().manual_seed(0)
         vectors = torch.randn(len(pairs.texts), TARGET_DIMENSION, generator=generator)

@@ -34,9 +34,9 @@ Score encoders: run folders, sentence-transformers or transformers folders, hub 
 
   mlkd-eval checkpoint=outputs/demo/<time>
   mlkd-eval checkpoint=sentence-transformers/LaBSE task=[sts17,tatoeba_hub]
-  mlkd-eval checkpoint=outputs/demo/<time> task=mse teacher_model=sentence-transformers/all-MiniLM-L6-v2
+  mlkd-eval checkpoint=outputs/demo/<time> task=mse teacher.model=sentence-transformers/all-MiniLM-L6-v2
   mlkd-eval 'checkpoint=[outputs/a,outputs/b]' task=bucc_file 'task.bucc_file.path=dir/{pair}.{side}'
-  mlkd-eval 'checkpoint=[outputs/a,{path: xlm-roberta-base, layer: 8, name: XLM-R}]'   a baseline's layer; also prompt
+  mlkd-eval 'checkpoint=[outputs/a,{model: xlm-roberta-base, layer: 8, name: XLM-R}]'   a baseline's layer; also prompt
   mlkd-eval 'compare=[outputs/a,outputs/b]'               earlier results side by side, with paired tests
   mlkd-eval export_texts=vectors task=[tatoeba,sts]       then checkpoint=vectors, a row of its .npy for each line
 """,

@@ -8,24 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.errors import MlkdError, Problem
-from mlkd.models.spec import EncoderChoice
+from mlkd.models.spec import EncoderSettings, EncoderSpec, ScoredEncoder
 from mlkd.runtime.devices import Hardware
 from mlkd.tasks.base import Task
 from mlkd.tasks.scoring.bootstrap import NUM_RESAMPLES
+from mlkd.teacher.encoder import Teacher
 
 
 @dataclass(kw_only=True, slots=True)
-class EvaluateConfig:
-    """One evaluation of one or more checkpoints.
+class EvaluateConfig(EncoderSettings):
+    """One evaluation of one or more checkpoints; its EncoderSettings hold for those that do not say otherwise.
 
     Args:
-        checkpoint: run folder, model folder, hub id or precomputed vectors; or a mapping of path (or vectors), name,
-            pooling, layer, prompt, max_length and revision; or a list of these.
-        teacher_model: encoder whose vectors tasks like mse compare with, named like a checkpoint; empty for none.
-        pooling: mean, cls or max for plain transformers models; None takes the folder's own, mean where it has none.
-        layer: of plain transformers models: 0 the embeddings, 8 the eighth layer, -1 the last; None the last.
-        prompt: put before each text, e.g. 'query: '; None takes the model's default prompt.
-        max_length: tokens; None takes the model's own. These four hold for checkpoints that do not say otherwise.
+        checkpoint: run folder, model folder, hub id or precomputed vectors; or a mapping of model (or vectors), name,
+            and any of EncoderSettings; or a list of these.
+        teacher: encoder whose vectors tasks like mse compare with: `teacher=labse` or `teacher.model=`, as in training.
         num_resamples: bootstrap replicates behind each 95 % interval; paired tests draw ten times as many. 0: neither.
         compare: files or folders of results.json to put side by side; nothing is scored.
         allow_partial: compare what can be compared and count the rest, instead of refusing.
@@ -34,18 +31,13 @@ class EvaluateConfig:
     """
 
     checkpoint: Any = None
-    teacher_model: str = ""
-    pooling: str | None = None
-    layer: int | None = None
-    prompt: str | None = None
-    max_length: int | None = None
+    teacher: EncoderSpec = field(default_factory=EncoderSpec)
     num_resamples: int = NUM_RESAMPLES
     compare: list[str] = field(default_factory=list)
     allow_partial: bool = False
     export_texts: str = ""
     hardware: Hardware = field(default_factory=Hardware)
     task: dict[str, Task] = field(default_factory=dict)
-    trust_remote_code: bool = False
     output_dir: str = ""
 
     def __post_init__(self) -> None:
@@ -70,21 +62,23 @@ class EvaluateConfig:
 
     def _model_problems(self) -> Iterator[Problem]:
         """What is wrong with the settings of all models, then with each entry of `checkpoint`."""
-        try:
-            EncoderChoice(path="any", **self._defaults())
-        except MlkdError as error:
-            yield from error.problems
+        if problems := self.setting_problems():
+            yield from problems
             return
+        yield from (replace(p, where=f"teacher.{p.where}") for p in self.teacher.setting_problems())
+        if isinstance(self.teacher, Teacher) and self.teacher.reduction.dim is not None:
+            what = "reduces the targets of a training run; an evaluation compares with the teacher as it is"
+            yield Problem("E209", what, "teacher.reduction.dim")
         labels = []
         for position, entry in enumerate(self._entries()):
             where = f"checkpoint[{position}]" if isinstance(self.checkpoint, list) else "checkpoint"
             try:
-                labels.append(EncoderChoice.parse(entry, **self._defaults()).label)
+                labels.append(ScoredEncoder.parse(entry, **self.settings()).label)
             except MlkdError as error:
                 yield from (replace(problem, where=f"{where}.{problem.where}") for problem in error.problems)
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            remedy = "give the same model under other settings a name of its own: {path: ..., layer: 8, name: ...}"
+            remedy = "give the same model under other settings a name of its own: {model: ..., layer: 8, name: ...}"
             yield Problem("E209", f"lists a checkpoint twice: {', '.join(twice)}", "checkpoint", remedy)
 
     def _entries(self) -> list[Any]:
@@ -92,18 +86,17 @@ class EvaluateConfig:
             return []
         return self.checkpoint if isinstance(self.checkpoint, list) else [self.checkpoint]
 
-    def _defaults(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("pooling", "layer", "prompt", "max_length")}
-
     @property
-    def encoders(self) -> list[EncoderChoice]:
+    def encoders(self) -> list[ScoredEncoder]:
         """What is scored."""
-        return [EncoderChoice.parse(entry, **self._defaults()) for entry in self._entries()]
+        return [ScoredEncoder.parse(entry, **self.settings()) for entry in self._entries()]
 
     @property
-    def teacher(self) -> EncoderChoice | None:
-        """Whose vectors some tasks compare with; pooled by its own folder's rule."""
-        return EncoderChoice.parse(self.teacher_model, max_length=self.max_length) if self.teacher_model else None
+    def teacher_encoder(self) -> ScoredEncoder | None:
+        """Whose vectors some tasks compare with; of the settings of all, only max_length is the teacher's too."""
+        spec = self.teacher
+        given = {"model": spec.model} | {k: v for k, v in spec.settings().items() if v is not None}
+        return ScoredEncoder.parse(given, max_length=self.max_length) if spec.model else None
 
     @property
     def compared_files(self) -> list[Path]:

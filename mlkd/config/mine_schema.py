@@ -11,15 +11,15 @@ from mlkd.errors import MlkdError, Problem, did_you_mean
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import Backend, NeighbourSearch
 from mlkd.knn.retrieval import Retrieval
-from mlkd.models.pooling import Pooling
+from mlkd.models.spec import EncoderSettings, EncoderSpec
 from mlkd.runtime.devices import Hardware
 
 OUTPUT_SUFFIXES = (".tsv", ".tsv.gz")
 
 
 @dataclass(kw_only=True, slots=True)
-class MineConfig:
-    """One mining of two files of sentences, one a line.
+class MineConfig(EncoderSettings):
+    """One mining of two files of sentences, one a line; see EncoderSettings for what the encoder does with them.
 
     Args:
         encoder: run folder, model folder or hub id of an encoder that knows both languages.
@@ -34,9 +34,6 @@ class MineConfig:
         num_neighbours: k, of each sentence.
         search: how neighbours are searched; exactly, as blocks could not be put together otherwise.
         on_bad_utf8: what to do with a line that is not UTF-8.
-        pooling: for plain transformers models; None takes the folder's own, mean where it has none.
-        max_length: tokens; None takes the model's own.
-        trust_remote_code: run Python code that the model brings.
         hardware: where and how precisely sentences are encoded.
         num_shards: processes that share the work, each with another `shard`; changes nothing in the result.
         shard: which of them this is, counted from 0.
@@ -59,9 +56,6 @@ class MineConfig:
     num_neighbours: int = 4
     search: NeighbourSearch = field(default_factory=NeighbourSearch)
     on_bad_utf8: OnBadUtf8 = OnBadUtf8.error
-    pooling: Pooling | None = None
-    max_length: int | None = None
-    trust_remote_code: bool = False
     hardware: Hardware = field(default_factory=Hardware)
     num_shards: int = 1
     shard: int = 0
@@ -72,6 +66,11 @@ class MineConfig:
         problems = [*self._missing(), *self._out_of_range()]
         if problems:
             raise MlkdError(problems)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder with its settings."""
+        return EncoderSpec(model=self.encoder, **self.settings())
 
     def _missing(self) -> Iterator[Problem]:
         examples = {
@@ -94,8 +93,7 @@ class MineConfig:
         for name in ("num_neighbours", "num_shards"):
             if getattr(self, name) < 1:
                 yield Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name)
-        if self.max_length is not None and self.max_length < 4:
-            yield Problem("E204", f"must be >= 4 (got {self.max_length})", "max_length")
+        yield from self.setting_problems()
         if not self.wait_minutes >= 0:
             yield Problem("E204", f"must be >= 0 (got {self.wait_minutes})", "wait_minutes")
         if self.threshold is not None and self.threshold != self.threshold:

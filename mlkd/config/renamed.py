@@ -17,6 +17,7 @@ MODELS: dict[str, str | tuple[str, ...]] = {
     "student.hidden": "student.hidden_size",
     "student.heads": "student.num_attention_heads",
     "student.ffn": "student.intermediate_size",
+    "teacher_model": "teacher.model",  # of mlkd-eval
 }
 
 DATA_AND_TASKS = {

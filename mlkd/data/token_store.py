@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mlkd.runtime.atomic_files import new_folder, remove_stale, write_json
 from mlkd.runtime.hashing import fingerprint
 
 TokenIds = np.ndarray[Any, np.dtype[np.int32]]
@@ -68,21 +66,15 @@ class TokenStore:
 
     @staticmethod
     def _build(folder: Path, texts: Sequence[str], tokenize: Callable[[Sequence[str]], list[TokenIds]]) -> None:
-        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed run that had the same process id
-        temporary.mkdir(parents=True)
+        remove_stale(folder.parent)
         lengths: list[int] = []
-        with (temporary / "ids.bin").open("wb") as stream:
-            for i in range(0, len(texts), BLOCK):
-                for row in tokenize(texts[i : i + BLOCK]):
-                    lengths.append(len(row))
-                    stream.write(np.ascontiguousarray(row, dtype=np.int32).tobytes())
-        np.save(temporary / "starts.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
-        (temporary / "done.json").write_text(json.dumps({"texts": len(texts), "tokens": int(sum(lengths))}))
-        try:
-            temporary.rename(folder)
-        except OSError:
-            # Another run of a sweep built the same store first.
-            shutil.rmtree(temporary)
-            if not (folder / "done.json").is_file():
-                raise
+        # Another run of a sweep may build the same store at the same time.
+        with new_folder(folder) as temporary:
+            with (temporary / "ids.bin").open("wb") as stream:
+                for i in range(0, len(texts), BLOCK):
+                    for row in tokenize(texts[i : i + BLOCK]):
+                        lengths.append(len(row))
+                        stream.write(np.ascontiguousarray(row, dtype=np.int32).tobytes())
+            starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            np.save(temporary / "starts.npy", starts.astype(np.int64))
+            write_json(temporary / "done.json", {"texts": len(texts), "tokens": int(sum(lengths))})

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-import torch
-
 from mlkd.config.composition import as_flat_dict
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.errors import MlkdError, fail
@@ -19,13 +17,12 @@ from mlkd.evaluation.evaluator import Evaluator
 from mlkd.models.precomputed import TEXTS_FILE, PrecomputedEncoder, export_texts
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.size import describe_size
-from mlkd.models.spec import EncoderChoice
+from mlkd.models.spec import ScoredEncoder
 from mlkd.report.exports import write_tables
 from mlkd.report.html import write_report
 from mlkd.report.results import Results, write_results
 from mlkd.report.terminal import print_tables
 from mlkd.runtime.atomic_files import write_text
-from mlkd.runtime.devices import autocast_type, place
 from mlkd.runtime.hashing import HASH_DIGITS
 from mlkd.runtime.lock import is_held
 from mlkd.runtime.run_folder import RunFolder, RunState, new_run_path
@@ -69,7 +66,7 @@ class RunningEvaluation:
     results: Results = field(default_factory=lambda: Results(systems=[], results={}))
     folder: Path | None = None
 
-    def start_system(self, choice: EncoderChoice, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
+    def start_system(self, choice: ScoredEncoder, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
         """Go on to the next system."""
         self.results.systems.append(choice.label)
         self.results.results[choice.label] = []
@@ -98,18 +95,19 @@ def score(config: EvaluateConfig) -> tuple[Results, Path]:
     """Score every checkpoint on every task; the results, and the folder that they are kept in."""
     device = config.hardware.resolve()
     evaluator = check(config)
-    teacher = load(config, config.teacher, device) if config.teacher else None
+    teacher_encoder = config.teacher_encoder
+    teacher = teacher_encoder.open(config.hardware, device) if teacher_encoder is not None else None
     if teacher is None and evaluator.need_teacher:
         missing = ", ".join(task.name for task, _ in evaluator.loaded if task.needs_teacher)
-        example = f"teacher_model={teacher_of_run(config.encoders) or 'sentence-transformers/LaBSE'}"
-        raise fail("E205", f"is required by {missing}. Example: {example}", where="teacher_model")
-    if config.teacher and evaluator.need_teacher:
-        evaluator = replace(evaluator, teacher=config.teacher.describe()["sha256"][:HASH_DIGITS])
+        example = f"teacher.model={teacher_of_run(config.encoders) or 'sentence-transformers/LaBSE'}"
+        raise fail("E205", f"is required by {missing}. Example: {example}", where="teacher.model")
+    if teacher_encoder is not None and evaluator.need_teacher:
+        evaluator = replace(evaluator, teacher=teacher_encoder.describe()["sha256"][:HASH_DIGITS])
     for line in unfinished_runs(config.encoders):
         print_progress(line)
     running = RunningEvaluation(config)
     for choice in config.encoders:
-        encoder = load(config, choice, device)
+        encoder = choice.open(config.hardware, device)
         running.start_system(choice, encoder)
         evaluator.score(encoder, teacher, num_resamples=config.num_resamples, progress=running.add_result)
     results = running.results
@@ -117,21 +115,21 @@ def score(config: EvaluateConfig) -> tuple[Results, Path]:
     return results, running.folder or output_folder(config)
 
 
-def teacher_of_run(choices: Sequence[EncoderChoice]) -> str:
+def teacher_of_run(choices: Sequence[ScoredEncoder]) -> str:
     """The teacher of the first run folder among them; empty where there is none."""
     for choice in choices:
-        run = RunFolder(Path(choice.path))
-        if choice.path and run.config.is_file():
+        run = RunFolder(Path(choice.model))
+        if choice.model and run.config.is_file():
             found = as_flat_dict(run.config.read_text(encoding="utf-8")).get("teacher.model")
             return str(found or "")
     return ""
 
 
-def unfinished_runs(choices: Sequence[EncoderChoice]) -> Iterator[str]:
+def unfinished_runs(choices: Sequence[ScoredEncoder]) -> Iterator[str]:
     """A line for each that is the folder of a run whose student may not be its last."""
     for choice in choices:
-        run = RunFolder(Path(choice.path).expanduser())
-        status = run.read_status() if choice.path and run.student.is_dir() else None
+        run = RunFolder(Path(choice.model).expanduser())
+        status = run.read_status() if choice.model and run.student.is_dir() else None
         if status is None or status.state is RunState.finished:
             continue
         states = {
@@ -139,7 +137,7 @@ def unfinished_runs(choices: Sequence[EncoderChoice]) -> Iterator[str]:
             RunState.interrupted: f"was interrupted at step {status.step:,}",
             RunState.failed: f"failed ({status.error})",
         }
-        yield f"warning: {choice.path} is not finished: it {states[status.state]}; its best student so far is scored"
+        yield f"warning: {choice.model} is not finished: it {states[status.state]}; its best student so far is scored"
 
 
 def describe_encoder(encoder: SentenceEncoder | PrecomputedEncoder) -> dict[str, int]:
@@ -159,7 +157,8 @@ def export(config: EvaluateConfig) -> None:
 def check(config: EvaluateConfig) -> Evaluator:
     """Locate all models and read all data; every problem at once."""
     errors: list[MlkdError] = []
-    encoders = [*config.encoders, *([config.teacher] if config.teacher else [])]
+    teacher = config.teacher_encoder
+    encoders = [*config.encoders, *([] if teacher is None else [teacher])]
     for choice in encoders:
         try:
             choice.locate()
@@ -175,7 +174,7 @@ def check(config: EvaluateConfig) -> Evaluator:
     return evaluator
 
 
-def check_vectors(choices: Sequence[EncoderChoice], evaluator: Evaluator) -> None:
+def check_vectors(choices: Sequence[ScoredEncoder], evaluator: Evaluator) -> None:
     """Every text of the tasks must be among those that vectors were computed for."""
     errors = []
     for choice in choices:
@@ -187,17 +186,6 @@ def check_vectors(choices: Sequence[EncoderChoice], evaluator: Evaluator) -> Non
     collect_problems(errors)
 
 
-def load(config: EvaluateConfig, choice: EncoderChoice, device: torch.device) -> SentenceEncoder | PrecomputedEncoder:
-    """One encoder, on `device` where it computes."""
-    encoder = choice.load(trust_remote_code=config.trust_remote_code)
-    if isinstance(encoder, PrecomputedEncoder):
-        return encoder
-    encoder.precision = autocast_type(config.hardware.precision, device)
-    encoder.encode_tokens = config.hardware.forward_tokens(device)
-    place(encoder.body, device, encoder.precision)
-    return encoder.to(device)
-
-
 def output_folder(config: EvaluateConfig) -> Path:
     """Where results go: as configured, into the run folder of a single checkpoint, or beside other evaluations."""
     if config.output_dir:
@@ -206,7 +194,7 @@ def output_folder(config: EvaluateConfig) -> Path:
         return folder.path
     parent = Path("outputs/evaluations")
     if len(config.encoders) == 1:
-        run = Path(config.encoders[0].path)
+        run = Path(config.encoders[0].model)
         parent = run / "evaluations" if (run / "student").is_dir() else parent
     return new_run_path(parent, datetime.now())
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mlkd.knn.merge import ShardedSearch, merge
 from mlkd.knn.neighbours import Neighbours, NeighbourSearch
-from mlkd.mining.vector_blocks import VectorBlocks, damaged, read_array, write_array
+from mlkd.mining.vector_blocks import VectorBlocks, damaged, read_array
+from mlkd.runtime.atomic_files import write_array
 
 BLOCK_SENTENCES = 65_536
 _PAIR = np.dtype([("similarity", "<f4"), ("index", "<i4")])

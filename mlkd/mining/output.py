@@ -8,8 +8,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +17,7 @@ import numpy as np
 from mlkd.errors import fail
 from mlkd.knn.retrieval import Candidates
 from mlkd.mining.sentences import Sentences
-from mlkd.runtime.atomic_files import sync_folder
+from mlkd.runtime.atomic_files import replaced_file, temporary_path
 from mlkd.runtime.lock import not_writable
 
 
@@ -47,7 +45,7 @@ def check_writable(output: Path) -> None:
     Raises:
         MlkdError: E510 where it cannot be written.
     """
-    probe = output.with_name(f".{output.name[:100]}.{secrets.token_hex(4)}.tmp")
+    probe = temporary_path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
@@ -58,18 +56,11 @@ def check_writable(output: Path) -> None:
 
 def write_pairs(output: Path, rows: Iterable[str]) -> None:
     """Replace `output` by these lines; the same lines give the same bytes, compressed too."""
-    temporary = output.with_name(f".{output.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as raw:
+        with replaced_file(output) as temporary, temporary.open("wb") as raw:
             _write_lines(raw, rows, compressed=output.name.endswith(".gz"))
-            raw.flush()
-            os.fsync(raw.fileno())
-        temporary.replace(output)
-        sync_folder(output.parent)
     except OSError as error:
         raise not_writable(output, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_lines(raw: IO[bytes], rows: Iterable[str], *, compressed: bool) -> None:

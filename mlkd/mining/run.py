@@ -15,7 +15,6 @@ from mlkd.config.mine_schema import MineConfig
 from mlkd.data.formats.compression import find_missing
 from mlkd.errors import MlkdError
 from mlkd.knn.retrieval import Candidates, retrieve
-from mlkd.mining.encoder import LazyEncoder, fingerprint_encoder
 from mlkd.mining.neighbour_blocks import NeighbourBlocks
 from mlkd.mining.output import (
     check_writable,
@@ -27,9 +26,11 @@ from mlkd.mining.output import (
 )
 from mlkd.mining.sentences import Sentences, read_sentences
 from mlkd.mining.shards import LogProgress, encode_share, search_share, wait_for_vectors
-from mlkd.mining.vector_blocks import VectorBlocks, remove_stale
-from mlkd.models.hub import locate_model
-from mlkd.runtime.atomic_files import write_json
+from mlkd.mining.vector_blocks import VectorBlocks
+from mlkd.models.serialization import folder_sha256
+from mlkd.models.spec import LazyEncoder
+from mlkd.runtime.atomic_files import remove_stale, write_json
+from mlkd.runtime.devices import autocast_type
 from mlkd.tasks.base import collect_problems
 from mlkd.version import __version__
 
@@ -68,15 +69,17 @@ def mine(config: MineConfig, log_progress: LogProgress = print_to_stderr) -> Min
     device = config.hardware.resolve()
     check_files(config)
     source, target = read_both(config, log_progress)
-    encoder_key = fingerprint_encoder(config, device)
+    precision = autocast_type(config.hardware.precision, device)
+    encoder_key = config.spec.fingerprint(folder_sha256(config.spec.locate()), precision)
     name = fingerprint(config, encoder_key, source, target)
     output, cache = Path(config.output), Path(config.cache_dir) / "mining"
     if not config.overwrite:
         refuse_other_output(output, name)
-    vectors, neighbours = (cache / kind / encoder_key[:24] for kind in ("vectors", "neighbours"))
+    vectors, neighbours = (cache / kind / encoder_key for kind in ("vectors", "neighbours"))
     sides = VectorBlocks(source.texts, vectors), VectorBlocks(target.texts, vectors)
     remove_stale(vectors)
-    encoded = encode_share(config, sides, LazyEncoder(config, device), log_progress)
+    encoder = LazyEncoder(lambda: config.spec.load_on(device, precision, config.hardware.forward_tokens(device)))
+    encoded = encode_share(config, sides, encoder.encode, log_progress)
     wait_for_vectors(config, sides, log_progress)
     blocks = NeighbourBlocks(*sides, config.search, config.num_neighbours, neighbours)
     searched = search_share(config, blocks, log_progress)
@@ -89,7 +92,7 @@ def mine(config: MineConfig, log_progress: LogProgress = print_to_stderr) -> Min
     pairs = keep_from(config.threshold, found)
     write_pairs(output, format_pairs(pairs, source, target, line_numbers=config.line_numbers))
     sizes = {"candidates": len(found.score), "pairs": len(pairs.score)}
-    metadata = {"fingerprint": name, "encoder_sha256": encoder_key, **describe(config, source, target), **sizes}
+    metadata = {"fingerprint": name, "encoder_fingerprint": encoder_key, **describe(config, source, target), **sizes}
     write_json(metadata_path(output), metadata)
     return MiningResult(output, metadata, rates)
 
@@ -99,7 +102,7 @@ def check_files(config: MineConfig) -> None:
     missing = {name: find_missing(getattr(config, name)) for name in ("source", "target")}
     errors = [MlkdError(replace(problem, where=name)) for name, problem in missing.items() if problem is not None]
     checks: list[Callable[[], Any]] = [
-        lambda: locate_model(config.encoder),
+        config.spec.locate,
         lambda: check_writable(Path(config.output)),
         lambda: check_writable(Path(config.cache_dir) / "mining" / "vectors"),
     ]

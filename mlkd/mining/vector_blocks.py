@@ -6,9 +6,6 @@ Shapes: N sentences, B of a block, D dimensions.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlkd.errors import fail
-from mlkd.runtime.atomic_files import sync_folder
+from mlkd.runtime.atomic_files import write_array
 
 # Vectors depend on the sentences they are encoded with, by rounding: the size of a block must not depend on who works.
 BLOCK_SENTENCES = 16_384
-STALE_AFTER_S = 24 * 3600.0
 
 Encode = Callable[[Sequence[str]], Tensor]
 
@@ -83,20 +79,6 @@ class VectorBlocks:
         return vectors
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write `path` (.npy): it is there whole or not at all, and survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as stream:
-            np.save(stream, array)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_array(path: Path) -> NDArray[Any]:
     """A memory-mapped array.
 
@@ -112,13 +94,6 @@ def read_array(path: Path) -> NDArray[Any]:
 
 def damaged(path: Path, why: str) -> Exception:
     return fail("E320", f"{path}: {why}", remedy="delete this file; the same command computes it again")
-
-
-def remove_stale(folder: Path) -> None:
-    """Remove what processes that were killed while writing left; younger files may belong to another shard."""
-    for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > STALE_AFTER_S:
-            path.unlink(missing_ok=True)
 
 
 def _text_hash(texts: Sequence[str]) -> str:

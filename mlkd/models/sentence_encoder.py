@@ -21,6 +21,8 @@ from mlkd.models.pooling import Pooling, pool
 from mlkd.models.tokenization import TokenIds, tokenize_texts
 from mlkd.runtime.out_of_memory import fewer_tokens, release_device_memory
 
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
@@ -94,6 +96,8 @@ class SentenceEncoder(nn.Module):
             tokens_NLH = self.body(input_ids=input_ids, attention_mask=attention_mask)[0]
         else:
             tokens_NLH = packing.states(self.body, input_ids)
+        if tokens_NLH.dtype in _LOW_PRECISION and not torch.is_autocast_enabled(tokens_NLH.device.type):
+            tokens_NLH = tokens_NLH.float()  # weights in low precision; sums over tokens are not
         vectors = pool(tokens_NLH, attention_mask, self.pooling)
         before = vectors
         for dense in self.denses:

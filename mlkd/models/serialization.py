@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from mlkd.models.hidden_states import UpToLayer
 from mlkd.models.hub import locate_model
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
+from mlkd.runtime.atomic_files import replaced_folder
 
 DEFAULT_MAX_LENGTH = 512
 POOLING_KEYS = {
@@ -41,6 +41,7 @@ def load_encoder(
     trust_remote_code: bool = False,
     layer: int | None = None,
     prompt: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> SentenceEncoder:
     """Load a sentence-transformers folder or any transformers encoder.
 
@@ -52,6 +53,7 @@ def load_encoder(
         trust_remote_code: run Python code that the model folder brings; off unless a user says so.
         layer: pool the hidden states after this layer of a plain transformer: 0 is the embeddings, -1 the last.
         prompt: put before each text; None takes the folder's default prompt, as sentence-transformers does.
+        dtype: of the transformer's weights and passes; pooling and dense layers stay in float32. None is float32.
 
     Raises:
         MlkdError: E204 no such layer, E401 to E406 for folders that cannot be loaded faithfully.
@@ -59,7 +61,7 @@ def load_encoder(
     folder = locate_model(name, revision=revision)
     modules = _read_modules(folder)
     body_folder = folder / modules[0].get("path", "")
-    body, tokenizer = load_transformer(body_folder, trust_remote_code=trust_remote_code)
+    body, tokenizer = load_transformer(body_folder, trust_remote_code=trust_remote_code, dtype=dtype or torch.float32)
     settings = _read_json(body_folder / "sentence_bert_config.json", {})
     found_pooling, denses, normalize = _read_heads(folder, modules[1:])
     text_prompt = default_prompt(folder) if prompt is None else prompt
@@ -115,8 +117,10 @@ def _prompt_is_not_pooled(folder: Path, modules: list[dict[str, Any]]) -> bool:
     return any(_read_json(path / "config.json", {}).get("include_prompt") is False for path in poolings)
 
 
-def load_transformer(folder: Path, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
-    """The transformer body in fp32, without a pooler head, and its fast tokenizer; checked against each other."""
+def load_transformer(
+    folder: Path, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32
+) -> tuple[Any, Any]:
+    """The transformer body, without a pooler head, and its fast tokenizer; checked against each other."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     raw = _read_json(folder / "config.json", {})
@@ -133,7 +137,7 @@ def load_transformer(folder: Path, *, trust_remote_code: bool = False) -> tuple[
         body, loading = AutoModel.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
@@ -262,32 +266,29 @@ def save_encoder(encoder: SentenceEncoder, folder: Path, *, card: str = "") -> N
         folder: appears complete or not at all.
         card: text of the model card README.md.
     """
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    if has_adapter(encoder.body):
-        encoder.body.save_pretrained(temporary, state_dict=merged_state(encoder.body))  # type: ignore[operator]
-        save_adapter(encoder.body, temporary / ADAPTER_FOLDER)
-    else:
-        encoder.body.save_pretrained(temporary, safe_serialization=True)  # type: ignore[operator]
-    encoder.tokenizer.save_pretrained(temporary)
-    _mend_tokenizer_config(temporary / "tokenizer_config.json")
-    modules: list[tuple[str, str]] = [("", "Transformer")]
-    for kind, module in _heads(encoder):
-        path = f"{len(modules)}_{kind}"
-        modules.append((path, kind))
-        (temporary / path).mkdir()
-        _write_head(temporary / path, module)
-    _write_json(temporary / "modules.json", _modules_json(modules))
-    text = {"max_seq_length": encoder.text.max_length, "do_lower_case": encoder.text.lower_case}
-    _write_json(temporary / "sentence_bert_config.json", text)
-    _write_json(
-        temporary / "config_sentence_transformers.json", _prompts_json(encoder) | {"similarity_fn_name": "cosine"}
-    )
-    (temporary / "README.md").write_text(card, encoding="utf-8")
-    for file in temporary.rglob("*.safetensors"):
-        file.chmod(0o644)  # safetensors creates files that only their owner can read
-    _replace_folder(temporary, folder)
+    with replaced_folder(folder) as temporary:
+        if has_adapter(encoder.body):
+            encoder.body.save_pretrained(temporary, state_dict=merged_state(encoder.body))  # type: ignore[operator]
+            save_adapter(encoder.body, temporary / ADAPTER_FOLDER)
+        else:
+            encoder.body.save_pretrained(temporary, safe_serialization=True)  # type: ignore[operator]
+        encoder.tokenizer.save_pretrained(temporary)
+        _mend_tokenizer_config(temporary / "tokenizer_config.json")
+        modules: list[tuple[str, str]] = [("", "Transformer")]
+        for kind, module in _heads(encoder):
+            path = f"{len(modules)}_{kind}"
+            modules.append((path, kind))
+            (temporary / path).mkdir()
+            _write_head(temporary / path, module)
+        _write_json(temporary / "modules.json", _modules_json(modules))
+        text = {"max_seq_length": encoder.text.max_length, "do_lower_case": encoder.text.lower_case}
+        _write_json(temporary / "sentence_bert_config.json", text)
+        _write_json(
+            temporary / "config_sentence_transformers.json", _prompts_json(encoder) | {"similarity_fn_name": "cosine"}
+        )
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        for file in temporary.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
 def _prompts_json(encoder: SentenceEncoder) -> dict[str, Any]:
@@ -339,15 +340,6 @@ def _mend_tokenizer_config(path: Path) -> None:
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     _write_json(path, config)
-
-
-def _replace_folder(temporary: Path, folder: Path) -> None:
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    temporary.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_json(path: Path, default: Any) -> Any:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mlkd.errors import MlkdError, fail
-from mlkd.runtime.atomic_files import sync_folder, write_json, write_text
+from mlkd.runtime.atomic_files import replaced_folder, restore_folder, write_json, write_text
 from mlkd.version import __version__
 
 log = logging.getLogger(__name__)
@@ -102,19 +102,8 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:08d}"
-    temporary, old = final.with_suffix(".tmp"), final.with_suffix(".old")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+    with replaced_folder(final) as temporary:
         _write_content(temporary, step, tensors, state)
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            final.rename(old)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(folder)
-    shutil.rmtree(old, ignore_errors=True)
     write_text(folder / LATEST, final.name + "\n")
     _prune(folder, step, keep)
     return final
@@ -153,10 +142,7 @@ def remove_stale(folder: Path) -> None:
         log.info("removing '%s', left by a process that was killed", path)
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for old in sorted(folder.glob("step-*.old")):
-        if old.with_suffix("").exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(old.with_suffix(""))
+        restore_folder(old.with_suffix(""))
 
 
 def _write_content(
@@ -172,8 +158,6 @@ def _write_content(
         except SafetensorError as error:
             raise _as_os_error(error, path) from error
         path.chmod(mode)  # safetensors makes files that only their owner can read
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
     files = {path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())}
     write_json(folder / MANIFEST, {"format": FORMAT, "mlkd": __version__, "step": step, "files": files})
 

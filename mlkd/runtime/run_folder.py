@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mlkd.errors import fail
-from mlkd.runtime.atomic_files import write_json, write_text
+from mlkd.runtime.atomic_files import remove_stale, restore_folder, write_json, write_text
 from mlkd.runtime.environment import describe_environment
 from mlkd.runtime.lock import hold_lock, is_held, not_writable, read_lock
 
@@ -136,8 +136,8 @@ class RunFolder:
         """Hold the folder alone; E511 naming process and host where another run holds it."""
         self.create()
         with hold_lock(self.lock_file):
-            for stale in self.path.glob(".*.tmp"):  # of a process that was killed in `write_text`
-                stale.unlink(missing_ok=True)
+            remove_stale(self.path, older_than_s=0)
+            restore_folder(self.student)
             yield
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from mlkd.data.training_pairs import Indices, TrainingPairs
 from mlkd.errors import MlkdError, Problem
 from mlkd.knn.neighbours import NeighbourSearch
+from mlkd.runtime.atomic_files import remove_stale, write_array
 from mlkd.runtime.hashing import fingerprint
 
 log = logging.getLogger("mlkd")
@@ -108,13 +108,8 @@ class NegativeMining:
         path = cache_dir / "negatives" / f"{key}.npy"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            mined = self.mine(known, number)
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            with temporary.open("wb") as stream:
-                np.save(stream, mined)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
+            remove_stale(path.parent)
+            write_array(path, self.mine(known, number))
         negatives: Indices = np.load(path, mmap_mode="r")
         found = (np.asarray(negatives) != NONE).sum(axis=1)
         log.info(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +23,7 @@ from mlkd.errors import MlkdError, Problem
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.models.encoder import Encoder
+from mlkd.runtime.atomic_files import replaced_file
 from mlkd.teacher.vector_store import Positions, VectorStore, text_keys, unit_norm
 
 log = logging.getLogger("mlkd")
@@ -96,9 +96,9 @@ class TeacherReduction:
         path = folder / f"{self.fingerprint(taught, dim)}.reduction"
         if not path.is_file():
             log.info("teacher: reducing to %s dimensions (%s)", dim, self.method.name)
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            save_file(self.fit(taught, dim).tensors, temporary)
-            temporary.replace(path)
+            tensors = self.fit(taught, dim).tensors
+            with replaced_file(path) as temporary:
+                save_file(tensors, temporary)
         return ReducedSpace(load_file(path))
 
     def fingerprint(self, taught: Taught, dim: int) -> str:

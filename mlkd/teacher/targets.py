@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlkd.errors import fail
-from mlkd.teacher.encoder import LazyTeacher
+from mlkd.models.spec import LazyEncoder
 from mlkd.teacher.reduction import ReducedSpace
 from mlkd.teacher.vector_store import Positions, VectorStore
 
@@ -31,7 +31,7 @@ class TeacherTargets:
         reduction: applied to every vector that is read; None for the teacher as it is. What is cached is not reduced.
     """
 
-    def __init__(self, folder: Path, teacher: LazyTeacher) -> None:
+    def __init__(self, folder: Path, teacher: LazyEncoder) -> None:
         self.store = VectorStore(folder)
         self.teacher = teacher
         self.reduction: ReducedSpace | None = None

@@ -6,7 +6,6 @@ Shapes: N texts, E dimensions.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mlkd.errors import fail
+from mlkd.runtime.atomic_files import write_array, write_bytes
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 Keys = np.ndarray[Any, np.dtype[np.bytes_]]
@@ -91,17 +91,9 @@ class VectorStore:
         """Write one shard; call `reload` when all are written."""
         keys = text_keys(texts).tobytes()
         name = hashlib.blake2b(keys, digest_size=12).hexdigest()
-        suffix = f".{os.getpid()}.tmp"
-        for target, write in (
-            (self.folder / f"{name}.npy", lambda stream: np.save(stream, vectors.numpy())),
-            (self.folder / f"{name}.keys", lambda stream: stream.write(keys)),
-        ):
-            temporary = target.with_name(target.name + suffix)
-            with temporary.open("wb") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(target)
+        write_array(self.folder / f"{name}.npy", vectors.numpy())
+        # The keys last: a shard is there once they are.
+        write_bytes(self.folder / f"{name}.keys", keys)
 
 
 def unit_norm(vectors: Tensor) -> bool:

@@ -24,12 +24,13 @@ from mlkd.losses.mix import LossMix
 from mlkd.models.encoder import Encoder
 from mlkd.models.masked_lm import MaskedLm
 from mlkd.models.sentence_encoder import SentenceEncoder
+from mlkd.models.spec import LazyEncoder
 from mlkd.models.students.base import StudentCorpus
 from mlkd.runtime.atomic_files import write_json
 from mlkd.runtime.devices import place
 from mlkd.runtime.hashing import fingerprint
 from mlkd.runtime.run_folder import RunFolder
-from mlkd.teacher.encoder import LazyTeacher, Teacher
+from mlkd.teacher.encoder import Teacher
 from mlkd.teacher.hard_negatives import TeacherKnowledge
 from mlkd.teacher.reduction import ReducedTeacher, Taught
 from mlkd.teacher.targets import TeacherTargets
@@ -89,7 +90,7 @@ def set_up(
         evaluation_overlap(corpus.train, preflight.evaluations.texts())
     pairs = TrainingPairs.from_corpus(corpus.train)
     cache_dir = Path(config.cache_dir)
-    teacher = LazyTeacher(lambda: open_teacher(config.teacher, preflight))
+    teacher = LazyEncoder(lambda: open_teacher(config.teacher, preflight))
     key = config.teacher.fingerprint(preflight.teacher.sha256, preflight.teacher_precision)
     targets = TeacherTargets(cache_dir / "teacher" / key, teacher)
     wanted = pairs.texts if config.needs_teacher_target else pairs.texts[: pairs.num_sources]
@@ -114,12 +115,8 @@ def set_up(
 
 def open_teacher(teacher: Teacher, preflight: PreflightResult) -> SentenceEncoder:
     """The teacher's weights, on the device of the run."""
-    return teacher.load(
-        preflight.teacher.folder,
-        device=preflight.device,
-        precision=preflight.teacher_precision,
-        max_tokens=preflight.max_tokens,
-    )
+    found = preflight.teacher.folder
+    return teacher.load_on(preflight.device, preflight.teacher_precision, preflight.max_tokens, found)
 
 
 def record_data(run: RunFolder, report: DataReport) -> None:

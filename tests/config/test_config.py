@@ -191,7 +191,7 @@ def test_ranges_and_contradictions(overrides: list[str], where: str, words: str)
     [
         ([], "E205 checkpoint", "checkpoint=outputs"),
         (["checkpoint=x", "task=[]"], "E205 task", "task=[sts,tatoeba,bucc]"),
-        (["checkpoint=x", "pooling=men"], "E204 pooling", "mean, cls or max (got 'men')"),
+        (["checkpoint=x", "pooling=men"], "E203 pooling", "mean"),
         (["checkpoint=x", "max_length=2"], "E204 max_length", ">= 4"),
         (["checkpoint=x", "task=[sts_file]", "task.sts_file.path=a"], "E205 task.sts_file.pairs", "required"),
     ],
@@ -217,7 +217,7 @@ def test_problems_of_all_groups_come_together() -> None:
 def test_checkpoint_is_one_or_a_list() -> None:
     for value, expected in (("a/b", ["a/b"]), ("[a,'b c']", ["a", "b c"])):
         config = build_config(compose_config("evaluate", [f"checkpoint={value}"]), EvaluateConfig)
-        assert [choice.path for choice in config.encoders] == expected
+        assert [choice.model for choice in config.encoders] == expected
 
 
 def test_dimensions_need_a_projection() -> None:

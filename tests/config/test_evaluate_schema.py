@@ -9,6 +9,8 @@ import pytest
 
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.errors import MlkdError
+from mlkd.models.pooling import Pooling
+from mlkd.models.spec import EncoderSpec
 from mlkd.tasks.tatoeba import TatoebaTask
 
 TASK = {"tatoeba": TatoebaTask()}
@@ -22,18 +24,19 @@ def problems(**fields: Any) -> list[tuple[str, str]]:
 
 def test_encoders_with_settings_of_all_and_their_own() -> None:
     config = EvaluateConfig(
-        checkpoint=["outputs/a", {"path": "bert", "layer": 8, "name": "mBERT"}, {"path": "e5", "prompt": "query: "}],
-        task=TASK, pooling="cls", teacher_model="labse", max_length=64,
+        checkpoint=["outputs/a", {"model": "bert", "layer": 8, "name": "mBERT"}, {"model": "e5", "prompt": "query: "}],
+        task=TASK, pooling=Pooling.cls, teacher=EncoderSpec(model="labse", pooling=Pooling.max), max_length=64,
     )  # fmt: skip
     assert [(e.label, e.pooling, e.layer, e.prompt, e.max_length) for e in config.encoders] == [
-        ("outputs/a", "cls", None, None, 64),
-        ("mBERT", "cls", 8, None, 64),
-        ("e5", "cls", None, "query: ", 64),
+        ("outputs/a", Pooling.cls, None, None, 64),
+        ("mBERT", Pooling.cls, 8, None, 64),
+        ("e5", Pooling.cls, None, "query: ", 64),
     ]
-    assert config.teacher is not None
-    assert (config.teacher.path, config.teacher.pooling, config.teacher.max_length) == ("labse", None, 64)
-    assert EvaluateConfig(checkpoint={"path": "x"}, task=TASK).encoders[0].label == "x"
-    assert EvaluateConfig(checkpoint="x", task=TASK).teacher is None
+    teacher = config.teacher_encoder
+    assert teacher is not None
+    assert (teacher.model, teacher.pooling, teacher.max_length) == ("labse", Pooling.max, 64)
+    assert EvaluateConfig(checkpoint={"model": "x"}, task=TASK).encoders[0].label == "x"
+    assert EvaluateConfig(checkpoint="x", task=TASK).teacher_encoder is None
 
 
 def test_files_to_compare(tmp_path: Path) -> None:
@@ -51,11 +54,12 @@ def test_files_to_compare(tmp_path: Path) -> None:
         ({"export_texts": "f", "compare": ["a", "b"]}, [("E209", "export_texts")]),
         ({"compare": ["a"]}, [("E204", "compare")]),
         ({"checkpoint": "a", "num_resamples": 10}, [("E204", "num_resamples")]),
-        ({"checkpoint": "a", "pooling": "sum", "max_length": 2}, [("E204", "pooling"), ("E204", "max_length")]),
+        ({"checkpoint": "a", "max_length": 2}, [("E204", "max_length")]),
+        ({"checkpoint": "a", "teacher": EncoderSpec(max_length=2)}, [("E204", "teacher.max_length")]),
         ({"checkpoint": ["a", "a"]}, [("E209", "checkpoint")]),
-        ({"checkpoint": ["a", {"path": "b", "layr": 3}]}, [("E201", "checkpoint[1].layr")]),
-        ({"checkpoint": {"path": "b", "layer": "x"}}, [("E203", "checkpoint.layer")]),
-        ({"checkpoint": [{"path": "b"}, {"path": "b", "layer": 3}]}, [("E209", "checkpoint")]),
+        ({"checkpoint": ["a", {"model": "b", "layr": 3}]}, [("E201", "checkpoint[1].layr")]),
+        ({"checkpoint": {"model": "b", "layer": "x"}}, [("E203", "checkpoint.layer")]),
+        ({"checkpoint": [{"model": "b"}, {"model": "b", "layer": 3}]}, [("E209", "checkpoint")]),
     ],
 )
 def test_what_is_refused(fields: dict[str, Any], found: list[tuple[str, str]]) -> None:

@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 
 from mlkd.evaluation.run import unfinished_runs, write_task_tables
 from mlkd.models.precomputed import export_texts
-from mlkd.models.spec import EncoderChoice
+from mlkd.models.spec import ScoredEncoder
 from mlkd.report.results import Results, read_results
 from mlkd.runtime.run_folder import RunFolder, RunState, Status
 from mlkd.tasks.scoring.scores import TaskResult
@@ -110,8 +110,8 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
     arguments = [f"checkpoint={trained}", f"output_dir={tmp_path}", *mse(toy)]
     code, _, err = mlkd("evaluate", *arguments)
     assert code == 2
-    assert f"error[E205]: teacher_model: is required by mse_file. Example: teacher_model={toy.teacher}\n" in err
-    code, _, err = mlkd("evaluate", *arguments, f"teacher_model={toy.teacher}")
+    assert f"error[E205]: teacher.model: is required by mse_file. Example: teacher.model={toy.teacher}\n" in err
+    code, _, err = mlkd("evaluate", *arguments, "teacher=folder", f"teacher.model={toy.teacher}")
     assert code == 0, err
     results = read_results(tmp_path / "results.json")
     assert 0 < main_score(results, str(trained), "mse_file", "mse") < 5
@@ -122,7 +122,7 @@ def test_mse_needs_a_teacher(mlkd: Call, toy: Any, trained: Path, tmp_path: Path
 
 def test_teacher_has_no_error_against_itself(mlkd: Call, toy: Any, tmp_path: Path) -> None:
     code, _, err = mlkd(
-        "evaluate", f"checkpoint={toy.teacher}", f"teacher_model={toy.teacher}", f"output_dir={tmp_path}", *mse(toy),
+        "evaluate", f"checkpoint={toy.teacher}", f"teacher.model={toy.teacher}", f"output_dir={tmp_path}", *mse(toy),
         "task.mse_file.target_column=en",
     )  # fmt: skip
     assert code == 0, err
@@ -156,10 +156,10 @@ def test_broken_weights_are_told(mlkd: Call, toy: Any, tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
-    code, _, err = mlkd("evaluate", f"checkpoint={folder}", *mse(toy), f"teacher_model={toy.teacher}")
+    code, _, err = mlkd("evaluate", f"checkpoint={folder}", *mse(toy), f"teacher.model={toy.teacher}")
     assert (code, "error[E402]" in err) == (4, True), err
     weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    code, _, err = mlkd("evaluate", f"checkpoint={folder}", *mse(toy), f"teacher_model={toy.teacher}")
+    code, _, err = mlkd("evaluate", f"checkpoint={folder}", *mse(toy), f"teacher.model={toy.teacher}")
     assert (code, "git lfs pull" in err) == (4, True), err
 
 
@@ -184,7 +184,7 @@ def test_nan_weights_give_no_silent_score(mlkd: Call, toy: Any, tasks: list[str]
 
 
 def test_each_finished_task_has_a_line_on_stderr(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
-    entries = f"[{{path: '{toy.teacher}', layer: 0, name: words}}, '{toy.teacher}']"
+    entries = f"[{{model: '{toy.teacher}', layer: 0, name: words}}, '{toy.teacher}']"
     code, out, err = mlkd("evaluate", f"checkpoint={entries}", f"output_dir={tmp_path}/out", *tasks, "num_resamples=0")
     assert code == 0, err
     wanted = [f"{n}/2 {system}: {task}" for n, system in ((1, "words"), (2, toy.teacher)) for task in TASKS]
@@ -206,18 +206,18 @@ def test_a_run_that_is_not_finished_is_told(tmp_path: Path, state: str, told: st
     (tmp_path / "student").mkdir()
     error = "E601: NaN" if state == "failed" else None
     RunFolder(tmp_path).write_status(Status(state=RunState(state), step=1200, error=error))
-    lines = list(unfinished_runs([EncoderChoice(path=str(tmp_path)), EncoderChoice(vectors=str(tmp_path))]))
+    lines = list(unfinished_runs([ScoredEncoder(model=str(tmp_path)), ScoredEncoder(vectors=str(tmp_path))]))
     if told is None:
         assert lines == []
         return
     assert lines == [f"warning: {tmp_path} is not finished: it {told}; its best student so far is scored"]
     with RunFolder(tmp_path).lock():
-        (line,) = unfinished_runs([EncoderChoice(path=str(tmp_path))])
+        (line,) = unfinished_runs([ScoredEncoder(model=str(tmp_path))])
     assert ("is still running" in line) == (state == "running")
 
 
 def test_baselines_of_several_layers_in_one_table(mlkd: Call, toy: Any, tasks: list[str], tmp_path: Path) -> None:
-    entries = f"[{{path: '{toy.teacher}', layer: 0, name: words}}, {{path: '{toy.teacher}', pooling: cls}}]"
+    entries = f"[{{model: '{toy.teacher}', layer: 0, name: words}}, {{model: '{toy.teacher}', pooling: cls}}]"
     code, _, err = mlkd("evaluate", f"checkpoint={entries}", f"output_dir={tmp_path}/out", *tasks)
     assert code == 0, err
     results = read_results(tmp_path / "out/results.json")
@@ -235,7 +235,7 @@ def test_baselines_of_several_layers_in_one_table(mlkd: Call, toy: Any, tasks: l
 
 
 def test_wrong_entries_are_told_with_their_place(mlkd: Call, toy: Any, tasks: list[str]) -> None:
-    entries = f"['{toy.teacher}', {{path: '{toy.teacher}', name: b, poolin: cls}}]"
+    entries = f"['{toy.teacher}', {{model: '{toy.teacher}', name: b, poolin: cls}}]"
     code, _, err = mlkd("evaluate", f"checkpoint={entries}", *tasks)
     assert code == 2 and "error[E201]: checkpoint[1].poolin: unknown key. Did you mean 'pooling'?" in err
     code, _, err = mlkd("evaluate", f"checkpoint={toy.teacher}", "layer=40", *tasks)

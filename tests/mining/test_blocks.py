@@ -16,7 +16,8 @@ from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.mining import neighbour_blocks as neighbours
 from mlkd.mining import vector_blocks as vectors
 from mlkd.mining.neighbour_blocks import NeighbourBlocks
-from mlkd.mining.vector_blocks import VectorBlocks, remove_stale, write_array
+from mlkd.mining.vector_blocks import VectorBlocks
+from mlkd.runtime.atomic_files import write_array
 
 SEARCH = NeighbourSearch(device="cpu")
 
@@ -78,15 +79,6 @@ def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypat
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match="No space left"):
         write_array(tmp_path / "x.npy", np.zeros(3))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_only_old_leftovers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".a.npy.1.tmp").write_text("")
-    remove_stale(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr(vectors, "STALE_AFTER_S", -1.0)
-    remove_stale(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

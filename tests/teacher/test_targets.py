@@ -14,8 +14,9 @@ from mlkd.errors import MlkdError
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.serialization import folder_sha256, save_encoder
+from mlkd.models.spec import LazyEncoder
 from mlkd.teacher import targets as module
-from mlkd.teacher.encoder import LazyTeacher, Teacher
+from mlkd.teacher.encoder import Teacher
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.teacher.vector_store import unit_norm
 
@@ -38,11 +39,11 @@ class CountingTeacher:
         vectors[[t == self.nan_for for t in texts], 1] = torch.nan
         return vectors
 
-    def lazy(self) -> LazyTeacher:
+    def lazy(self) -> LazyEncoder:
         def load() -> Any:
             return self
 
-        return LazyTeacher(load)
+        return LazyEncoder(load)
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +127,7 @@ def test_a_lazy_teacher_is_loaded_once_and_only_when_asked(tmp_path: Path) -> No
         loads.append(1)
         return CountingTeacher()
 
-    teacher = LazyTeacher(load)
+    teacher = LazyEncoder(load)
     targets = TeacherTargets(tmp_path, teacher)
     assert targets.ensure([]).tolist() == [] and not loads
     targets.ensure(TEXTS)
@@ -140,9 +141,9 @@ def test_teacher_targets_of_a_real_teacher(
 ) -> None:
     save_encoder(make_encoder(normalize=True), tmp_path / "teacher")
     teacher = Teacher(model=str(tmp_path / "teacher"))
-    encoder = teacher.load(teacher.locate(), **ON_CPU)
+    encoder = teacher.load_on(**ON_CPU)
     assert not any(p.requires_grad for p in encoder.parameters()) and not encoder.training
-    targets = TeacherTargets(tmp_path / "cache", LazyTeacher(lambda: encoder))
+    targets = TeacherTargets(tmp_path / "cache", LazyEncoder(lambda: encoder))
     rows = targets.rows(targets.ensure(sentences))
     torch.testing.assert_close(rows, make_encoder(normalize=True).encode(sentences), rtol=0, atol=1e-6)
     assert unit_norm(rows) and not unit_norm(1.02 * rows)
@@ -150,9 +151,9 @@ def test_teacher_targets_of_a_real_teacher(
 
 def test_the_teachers_fields_reach_its_encoder(tiny_bert: Path, sentences: list[str]) -> None:
     teacher = Teacher(model=str(tiny_bert), pooling=Pooling.cls, max_length=6)
-    encoder = teacher.load(tiny_bert, **ON_CPU | {"precision": torch.bfloat16})
+    encoder = teacher.load_on(**ON_CPU | {"precision": torch.bfloat16})
     assert (encoder.pooling, encoder.text.max_length, encoder.precision) == (Pooling.cls, 6, torch.bfloat16)
-    exact = teacher.load(tiny_bert, **ON_CPU)
+    exact = teacher.load_on(**ON_CPU)
     difference = (encoder.encode(sentences) - exact.encode(sentences)).abs().max()
     assert encoder.encode(sentences).dtype is torch.float32 and 1e-5 < difference < 0.2
 

@@ -31,6 +31,7 @@ class PretrainedStudent(Student):
     Args:
         model: see `mlkd.models.hub.locate_model`; empty takes the run's teacher, so that the student is its copy.
         revision: of a hub id.
+        prompt: put before each text; None takes the model's default prompt.
         trust_remote_code: run Python code that the model brings.
         keep_layers: which of its transformer layers, numbered from 0, rising; None keeps all.
         trimming: of its vocabulary.
@@ -39,6 +40,7 @@ class PretrainedStudent(Student):
 
     model: str = ""
     revision: str | None = None
+    prompt: str | None = None
     trust_remote_code: bool = False
     keep_layers: list[int] | None = None
     trimming: Trimming = field(default_factory=Trimming)
@@ -77,7 +79,11 @@ class PretrainedStudent(Student):
 
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
         start = load_encoder(
-            self.model, pooling=self.pooling, revision=self.revision, trust_remote_code=self.trust_remote_code
+            self.model,
+            revision=self.revision,
+            pooling=self.pooling,
+            prompt=self.prompt,
+            trust_remote_code=self.trust_remote_code,
         )
         body: Any = start.body
         tokenizer = start.tokenizer

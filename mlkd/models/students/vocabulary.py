@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkd.errors import MlkdError, Problem, fail
+from mlkd.runtime.atomic_files import remove_stale, write_bytes
 from mlkd.runtime.hashing import fingerprint
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<mask>")
@@ -71,9 +71,8 @@ class Vocabulary:
         path = cache_dir / "vocabularies" / f"{key}.model"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(self._train_sentencepiece(sample))
-            temporary.replace(path)
+            remove_stale(path.parent)
+            write_bytes(path, self._train_sentencepiece(sample))
         proto = path.read_bytes()
         tokenizer = to_fast_tokenizer(proto, max_length=max_length)
         check_same_segmentation(proto, tokenizer, sample[:: max(1, len(sample) // CHECKED_TEXTS)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mlkd.errors import fail
+from mlkd.runtime.atomic_files import replaced_file
 from mlkd.tasks.scoring.item_scores import (
     CorrelationItemScores,
     F1ItemScores,
@@ -34,10 +34,8 @@ def write_item_scores(path: Path, item_scores: Mapping[str, Mapping[str, ItemSco
         group: {key: _describe(items, tensors, known) for key, items in found.items()}
         for group, found in item_scores.items()
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"format": str(FORMAT), "item_scores": json.dumps(described)})
-    temporary.chmod(0o644)  # safetensors creates files that only their owner can read
-    temporary.replace(path)
+    with replaced_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": str(FORMAT), "item_scores": json.dumps(described)})
 
 
 def find_item_scores(path: Path) -> Path | None:

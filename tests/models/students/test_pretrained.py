@@ -39,6 +39,10 @@ def test_a_pretrained_student_starts_as_the_model(
     assert (student.read_hidden_size(), student.read_dimension()) == (16, 16)
     assert encoder.text.max_length == 24  # the model has positions for no more, whatever the default of 128
     assert build(PretrainedStudent(model=str(tiny_bert), max_length=8), student_corpus).text.max_length == 8
+    prompted = build(PretrainedStudent(model=str(tiny_bert), prompt="schei "), student_corpus)
+    assert torch.equal(
+        prompted.encode(sentences[:2]), load_encoder(str(tiny_bert), prompt="schei ").encode(sentences[:2])
+    )
     with_dense = PretrainedStudent(model=str(tiny_bert), dense_dim=3)
     assert with_dense.read_dimension() == 3 == build(with_dense, student_corpus).dimension
 
