@@ -20,7 +20,8 @@ from mlkd.cli.main import quiet_libraries
 from mlkd.demo_data import LANGUAGES, everyday, generate_pairs
 from mlkd.models.hub import locate_model
 from mlkd.models.serialization import load_encoder
-from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place
+from mlkd.runtime.devices import Device, Hardware, place
+from mlkd.runtime.precision import Precision, autocast_type
 
 
 def main() -> None:

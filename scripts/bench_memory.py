@@ -35,7 +35,8 @@ from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder, TextSettings
 from mlkd.models.students.thin_deep import ThinDeepStudent
 from mlkd.optim.optimizer import Optim
-from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, peak_memory_bytes, place
+from mlkd.runtime.devices import Device, Hardware, peak_memory_bytes, place
+from mlkd.runtime.precision import Precision, autocast_type
 from mlkd.training.dataloader import TrainingData
 from mlkd.training.gradient import TrainerArguments
 from mlkd.training.state import Intervals

@@ -35,7 +35,8 @@ from mlkd.models.students.base import StudentCorpus
 from mlkd.models.students.thin_deep import ThinDeepStudent
 from mlkd.models.students.vocabulary import Vocabulary
 from mlkd.optim.optimizer import Optim
-from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, place
+from mlkd.runtime.devices import Device, Hardware, place
+from mlkd.runtime.precision import Precision, autocast_type
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.training.dataloader import TrainingData
 from mlkd.training.gradient import TrainerArguments

@@ -27,10 +27,10 @@ from mlkd.mining.output import (
 from mlkd.mining.sentences import Sentences, read_sentences
 from mlkd.mining.shards import LogProgress, encode_share, search_share, wait_for_vectors
 from mlkd.mining.vector_blocks import VectorBlocks
-from mlkd.models.serialization import folder_sha256
+from mlkd.models.model_folder import folder_sha256
 from mlkd.models.spec import LazyEncoder
 from mlkd.runtime.atomic_files import remove_stale, write_json
-from mlkd.runtime.devices import autocast_type
+from mlkd.runtime.precision import autocast_type
 from mlkd.tasks.base import collect_problems
 from mlkd.version import __version__
 

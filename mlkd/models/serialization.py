@@ -6,7 +6,6 @@ legacy module types and the long pooling config because a folder in version 6's 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +19,20 @@ from mlkd.errors import fail
 from mlkd.models.adapters import ADAPTER_FOLDER, has_adapter, merged_state, save_adapter
 from mlkd.models.hidden_states import UpToLayer
 from mlkd.models.hub import locate_model
+from mlkd.models.model_folder import (
+    POOLING_KEYS,
+    check_layer,
+    default_prompt,
+    prompt_is_not_pooled,
+    read_json,
+    read_modules,
+    read_pooling,
+)
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import Dense, SentenceEncoder, TextSettings
 from mlkd.runtime.atomic_files import replaced_folder
 
 DEFAULT_MAX_LENGTH = 512
-POOLING_KEYS = {
-    Pooling.cls: "pooling_mode_cls_token",
-    Pooling.mean: "pooling_mode_mean_tokens",
-    Pooling.max: "pooling_mode_max_tokens",
-}
 
 
 def load_encoder(
@@ -59,13 +62,13 @@ def load_encoder(
         MlkdError: E204 no such layer, E401 to E406 for folders that cannot be loaded faithfully.
     """
     folder = locate_model(name, revision=revision)
-    modules = _read_modules(folder)
+    modules = read_modules(folder)
     body_folder = folder / modules[0].get("path", "")
     body, tokenizer = load_transformer(body_folder, trust_remote_code=trust_remote_code, dtype=dtype or torch.float32)
-    settings = _read_json(body_folder / "sentence_bert_config.json", {})
+    settings = read_json(body_folder / "sentence_bert_config.json", {})
     found_pooling, denses, normalize = _read_heads(folder, modules[1:])
     text_prompt = default_prompt(folder) if prompt is None else prompt
-    if text_prompt and _prompt_is_not_pooled(folder, modules):
+    if text_prompt and prompt_is_not_pooled(folder, modules):
         raise fail("E402", f"{folder}: pooling without the tokens of the prompt (include_prompt) is not supported")
     if layer is not None:
         check_layer(folder, layer)
@@ -88,33 +91,11 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
     from transformers import AutoTokenizer
 
     folder = locate_model(name, revision=revision)
-    body_folder = folder / _read_modules(folder)[0].get("path", "")
+    body_folder = folder / read_modules(folder)[0].get("path", "")
     try:
         return AutoTokenizer.from_pretrained(body_folder, use_fast=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise fail("E402", f"the tokenizer of '{body_folder}' does not load: {error}") from error
-
-
-def default_prompt(folder: Path) -> str:
-    """What sentence-transformers puts before each text of this model unless told otherwise; often nothing."""
-    config = _read_json(folder / "config_sentence_transformers.json", {})
-    name = config.get("default_prompt_name")
-    return "" if name is None else str((config.get("prompts") or {}).get(name) or "")
-
-
-def check_layer(folder: Path, layer: int) -> None:
-    """Raise E204 where the transformer has no hidden states of this number, E209 where a trained head follows it."""
-    if any(module["type"].endswith("Dense") for module in _read_modules(folder)):
-        raise fail("E209", f"'{folder}' has a dense layer that was trained on the last layer", where="layer")
-    config = transformer_config(folder)
-    depth = next((int(config[k]) for k in ("num_hidden_layers", "n_layers", "num_layers") if k in config), None)
-    if depth is not None and not -depth - 1 <= layer <= depth:
-        raise fail("E204", f"must be in {-depth - 1}..{depth}, the layers of '{folder}' (got {layer})", where="layer")
-
-
-def _prompt_is_not_pooled(folder: Path, modules: list[dict[str, Any]]) -> bool:
-    poolings = [folder / module.get("path", "") for module in modules if module["type"].endswith("Pooling")]
-    return any(_read_json(path / "config.json", {}).get("include_prompt") is False for path in poolings)
 
 
 def load_transformer(
@@ -123,7 +104,7 @@ def load_transformer(
     """The transformer body, without a pooler head, and its fast tokenizer; checked against each other."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    raw = _read_json(folder / "config.json", {})
+    raw = read_json(folder / "config.json", {})
     if "auto_map" in raw and not trust_remote_code:
         raise fail(
             "E402",
@@ -174,14 +155,6 @@ def model_max_length(body: Any, tokenizer: Any) -> int:
     return int(min(positions, tokenizer.model_max_length))
 
 
-def _read_modules(folder: Path) -> list[dict[str, Any]]:
-    default = [{"path": "", "type": "Transformer"}]
-    modules: list[dict[str, Any]] = _read_json(folder / "modules.json", default)
-    if not modules or not modules[0]["type"].endswith("Transformer"):
-        raise fail("E402", f"{folder}/modules.json: the first module must be a Transformer")
-    return modules
-
-
 def _read_heads(folder: Path, modules: list[dict[str, Any]]) -> tuple[Pooling | None, list[Dense], bool]:
     pooling: Pooling | None = None
     denses: list[Dense] = []
@@ -190,7 +163,7 @@ def _read_heads(folder: Path, modules: list[dict[str, Any]]) -> tuple[Pooling | 
         kind = module["type"].rsplit(".", 1)[-1]
         path = folder / module.get("path", "")
         if kind == "Pooling":
-            pooling = _read_pooling(path)
+            pooling = read_pooling(path)
         elif kind == "Dense":
             denses.append(_read_dense(path))
         elif kind == "Normalize":
@@ -202,47 +175,8 @@ def _read_heads(folder: Path, modules: list[dict[str, Any]]) -> tuple[Pooling | 
     return pooling, denses, normalize
 
 
-def folder_dimension(folder: Path) -> int:
-    """Length of the vectors of a model folder, from its JSON files alone."""
-    modules = _read_modules(folder)
-    for module in reversed(modules):
-        if module["type"].endswith("Dense"):
-            return int(_read_json(folder / module["path"] / "config.json", {})["out_features"])
-    return transformer_dimension(folder / modules[0].get("path", ""))
-
-
-def transformer_config(folder: Path) -> dict[str, Any]:
-    """config.json of a transformers folder, or of the transformer in a sentence-transformers folder."""
-    config: dict[str, Any] = _read_json(folder / _read_modules(folder)[0].get("path", "") / "config.json", {})
-    return config
-
-
-def transformer_dimension(folder: Path) -> int:
-    """Hidden size of a transformers folder, or of the transformer in a sentence-transformers folder."""
-    config = transformer_config(folder)
-    # DistilBERT and XLM write `dim` and `emb_dim` for what others call hidden_size.
-    for key in ("hidden_size", "dim", "emb_dim", "d_model"):
-        if key in config:
-            return int(config[key])
-    raise fail("E402", f"{folder}: config.json names no hidden_size")
-
-
-def _read_pooling(path: Path) -> Pooling:
-    config = _read_json(path / "config.json", {})
-    modes = {key for key, value in config.items() if key.startswith("pooling_mode_") and value is True}
-    short = config.get("pooling_mode")  # the short form of sentence-transformers 6: a name, or a list of names
-    if short is not None:
-        names = [short] if isinstance(short, str) else list(short)
-        short_keys = {pooling.value: key for pooling, key in POOLING_KEYS.items()}
-        modes = {short_keys.get(name, name) for name in names}
-    for pooling, key in POOLING_KEYS.items():
-        if modes == {key}:
-            return pooling
-    raise fail("E402", f"{path}/config.json: pooling {sorted(modes)} is not supported; mean, cls and max are")
-
-
 def _read_dense(path: Path) -> Dense:
-    config = _read_json(path / "config.json", None)
+    config = read_json(path / "config.json", None)
     weights = path / "model.safetensors"
     if config is None or not weights.is_file():
         raise fail("E402", f"{path}: a Dense module needs config.json and model.safetensors")
@@ -334,7 +268,7 @@ def _write_head(path: Path, module: Any) -> None:
 
 def _mend_tokenizer_config(path: Path) -> None:
     """Undo two habits of transformers 5 that stop older readers: its new class name, and a list of extra tokens."""
-    config = _read_json(path, {})
+    config = read_json(path, {})
     if isinstance(config.get("extra_special_tokens"), list):
         config.pop("extra_special_tokens")
     if config.get("tokenizer_class") == "TokenizersBackend":
@@ -342,24 +276,5 @@ def _mend_tokenizer_config(path: Path) -> None:
     _write_json(path, config)
 
 
-def _read_json(path: Path, default: Any) -> Any:
-    if not path.is_file():
-        return default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise fail("E402", f"{path}: not JSON ({error})") from error
-
-
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def folder_sha256(folder: Path) -> str:
-    """Hash over the names and contents of all files that decide the embeddings; the README does not."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".txt", ".model"}):
-        digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()

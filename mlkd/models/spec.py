@@ -14,11 +14,13 @@ from torch import Tensor
 
 from mlkd.errors import MlkdError, Problem, did_you_mean, out_of_range
 from mlkd.models.hub import locate_model
+from mlkd.models.model_folder import check_layer, default_prompt, folder_sha256
 from mlkd.models.pooling import Pooling
 from mlkd.models.precomputed import PrecomputedEncoder, holds_vectors, locate_vectors, vectors_sha256
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import check_layer, default_prompt, folder_sha256, load_encoder
-from mlkd.runtime.devices import Hardware, autocast_type, place
+from mlkd.models.serialization import load_encoder
+from mlkd.runtime.devices import Hardware, place
+from mlkd.runtime.precision import autocast_type
 
 
 class Dtype(Enum):

@@ -1,26 +1,17 @@
-"""AdamW, its schedule, and how long a run is."""
+"""Settings of the optimiser: AdamW, its schedule, and how long a run is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mlkd.errors import MlkdError, Problem, fail
+from mlkd.optim.adamw import parameter_groups
+from mlkd.optim.schedule import Schedule, learning_rate_factor
 from mlkd.optim.sparse_adamw import SparseAdamW
-
-
-class Schedule(Enum):
-    """The learning rate after warm-up."""
-
-    constant = "constant"
-    linear = "linear"  # falls to 0 at the last step
-    cosine = "cosine"  # half a cosine, to 0 at the last step
 
 
 @dataclass(kw_only=True, slots=True)
@@ -125,14 +116,7 @@ class Optim:
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
         """
         warmup = self.warmup_steps if self.warmup_steps is not None else round((self.warmup_ratio or 0) * total_steps)
-        if step < warmup:
-            return self.lr * (step + 1) / warmup
-        share = (step - warmup) / max(1, total_steps - warmup)
-        if self.schedule is Schedule.linear:
-            return self.lr * (1 - share)
-        if self.schedule is Schedule.cosine:
-            return self.lr * 0.5 * (1 + math.cos(math.pi * share))
-        return self.lr
+        return self.lr * learning_rate_factor(self.schedule, step, warmup, total_steps)
 
     def build(self, student: nn.Module, loss: nn.Module, embedding: Tensor) -> torch.optim.AdamW:
         """AdamW over all trainable weights of student and loss (its projection).
@@ -142,46 +126,16 @@ class Optim:
             loss: likewise.
             embedding: the token embedding among the student's parameters.
         """
-        groups: dict[tuple[float, float], list[Tensor]] = {}
-        for parameter in _trainable(student, loss):
-            if parameter is embedding and self.sparse_embeddings:
-                continue
-            decay = self.weight_decay if parameter.ndim > 1 else 0.0
-            factor = self.embedding_lr_factor if parameter is embedding else 1.0
-            groups.setdefault((decay, factor), []).append(parameter)
-        settings: list[dict[str, Any]] = [
-            {"params": parameters, "weight_decay": decay, "lr_factor": factor}
-            for (decay, factor), parameters in groups.items()
-        ]
-        return torch.optim.AdamW(settings, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
+        frozen = embedding if self.sparse_embeddings else None
+        groups = parameter_groups(
+            (p for module in (student, loss) for p in module.parameters() if p.requires_grad and p is not frozen),
+            self.weight_decay,
+            {embedding: self.embedding_lr_factor},
+        )
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
 
     def build_sparse_adamw(self, embedding: Tensor) -> SparseAdamW | None:
         """The row-wise optimiser of the token embedding, where `sparse_embeddings` asks for it and it is not frozen."""
         if not self.sparse_embeddings or not embedding.requires_grad:
             return None
         return SparseAdamW(embedding, (self.beta1, self.beta2), self.eps, self.weight_decay)
-
-
-def _trainable(*modules: nn.Module) -> Iterable[Tensor]:
-    return (p for module in modules for p in module.parameters() if p.requires_grad)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group `lr` times its factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as a flat dict of tensors: `<parameter>.<name>`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()}
-
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; groups and their settings come from the configuration."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlkd.optim.optimizer import set_learning_rate
+from mlkd.optim.adamw import set_learning_rate
 from mlkd.optim.sparse_adamw import SparseAdamW, coalesce
 
 

@@ -143,10 +143,6 @@ class Table:
         return {system: sha256[:HASH_DIGITS] for system, sha256 in known if sha256}
 
     @property
-    def is_marked(self) -> bool:
-        return any(cell.best or cell.tied for row in self.rows for cell in row.cells)
-
-    @property
     def has_intervals(self) -> bool:
         return any(cell.bounds for row in self.rows for cell in row.cells)
 

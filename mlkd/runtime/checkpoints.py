@@ -1,8 +1,7 @@
 """Training state on disk: written whole or not at all, verified when read, as tensors and JSON only.
 
 A checkpoint is a folder `step-00001000` with one safetensors file per group of tensors, `state.json` and
-`manifest.json`, which holds the SHA-256 of the others. The file `latest` beside it names the newest one for readers;
-loading looks at the folders themselves.
+`manifest.json`, which holds the SHA-256 of the others.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mlkd.errors import MlkdError, fail
-from mlkd.runtime.atomic_files import replaced_folder, restore_folder, write_json, write_text
+from mlkd.runtime.atomic_files import replaced_folder, restore_folder, write_json
 from mlkd.version import __version__
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 MAX_FAILURES = 3
-MANIFEST, STATE, LATEST = "manifest.json", "state.json", "latest"
+MANIFEST, STATE = "manifest.json", "state.json"
 # `.old` is a folder that was being replaced by a new one of the same step when the process died.
 STEP_FOLDER = re.compile(r"step-(\d{8,})(\.old)?")
 TENSOR_FILE = re.compile(r"[A-Za-z0-9_-]+\.safetensors")
@@ -104,7 +103,6 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     with replaced_folder(final) as temporary:
         _write_content(temporary, step, tensors, state)
-    write_text(folder / LATEST, final.name + "\n")
     _prune(folder, step, keep)
     return final
 
@@ -112,7 +110,7 @@ def save_checkpoint(
 def load_latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is what its manifest says; None where nothing was ever saved.
 
-    A damaged one is passed over with a warning that names the reason. `latest` is written anew where it is wrong.
+    A damaged one is passed over with a warning that names the reason.
 
     Raises:
         MlkdError: E410 where the newest one has a newer format; E411 where all are damaged.
@@ -125,7 +123,6 @@ def load_latest(folder: Path) -> Checkpoint | None:
             reasons.append(f"{path.name}: {error}")
             log.warning("checkpoint '%s' is damaged and not used: %s", path, error)
             continue
-        _mend_latest(folder, path.name)
         return checkpoint
     if reasons:
         raise fail(
@@ -260,15 +257,6 @@ def _newer_format(path: Path, writer: str, version: int) -> MlkdError:
         where=str(path),
         remedy=f"install mlkd {writer} or newer",
     )
-
-
-def _mend_latest(folder: Path, name: str) -> None:
-    try:
-        latest = folder / LATEST
-        if not latest.is_file() or latest.read_text(encoding="utf-8", errors="replace").strip() != name:
-            write_text(latest, name + "\n")
-    except OSError as error:  # a folder that can only be read is loaded all the same
-        log.warning("'%s' was not mended: %s", folder / LATEST, error)
 
 
 def _free_space(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where and how precisely a run computes: device, threads, precision, attention kernel."""
+"""Where a run computes: device, threads, attention kernel, memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mlkd.errors import MlkdError, Problem, fail
+from mlkd.runtime.precision import Precision, has_native_bf16
 
 TORCH_THREADS = torch.get_num_threads()  # its own choice, before a run makes another
 
@@ -23,14 +24,6 @@ class Device(Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
-
-
-class Precision(Enum):
-    """fp32, or bf16 autocast with fp32 weights and optimiser; auto is bf16 where the device multiplies it natively."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -125,20 +118,6 @@ class Hardware:
     def forward_tokens(self, device: torch.device) -> int:
         """Token positions in one forward pass on `device`."""
         return self.max_tokens or (65536 if device.type == "cuda" else 2048)
-
-
-def autocast_type(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """The autocast type that `precision` means on `device`, None for full precision."""
-    automatic = precision is Precision.auto and has_native_bf16(device)
-    return torch.bfloat16 if precision is Precision.bf16 or automatic else None
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 products are faster than fp32 ones: on GPUs since Ampere, on CPUs with AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def place(body: Any, device: torch.device, precision: torch.dtype | None) -> None:

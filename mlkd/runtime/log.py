@@ -34,14 +34,12 @@ class RunLog:
         total_steps: steps of the whole run.
         resume_step: step of the checkpoint training continues from: lines of later steps, which will be written
             again, and a half-written last line are removed. None starts both files empty.
-        enabled: False on all ranks but one: nothing is written then.
     """
 
-    def __init__(self, folder: Path, total_steps: int, resume_step: int | None = None, *, enabled: bool = True) -> None:
+    def __init__(self, folder: Path, total_steps: int, resume_step: int | None = None) -> None:
         run = RunFolder(folder)
         self.total_steps = total_steps
         self.first_step = resume_step or 0
-        self._enabled = enabled
         self._metrics = LineFile(run.metrics)
         self._timing = LineFile(run.timing)
         self._handlers: list[logging.Handler] = []
@@ -54,20 +52,16 @@ class RunLog:
 
         All lines of a step belong before its checkpoint is saved: a resumed run does not repeat them.
         """
-        if self._enabled:
-            self._metrics.append({"step": step, "kind": kind, **_finite(values)})
+        self._metrics.append({"step": step, "kind": kind, **_finite(values)})
 
     def log_timing(self, step: int, values: Mapping[str, float]) -> None:
         """Append `{"step": ..., **values}` to timing.jsonl: rates, memory, durations."""
-        if self._enabled:
-            self._timing.append({"step": step, **_finite(values)})
+        self._timing.append({"step": step, **_finite(values)})
 
     def progress(self) -> Progress:
-        return Progress(self.total_steps, self.first_step, enabled=self._enabled)
+        return Progress(self.total_steps, self.first_step)
 
     def __enter__(self) -> RunLog:
-        if not self._enabled:
-            return self
         self._previous = (package_log.level, package_log.propagate)
         package_log.setLevel(logging.INFO)
         package_log.propagate = False  # handlers of Hydra or a notebook would print every line a second time
@@ -87,8 +81,6 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._enabled:
-            return
         for file in (self._metrics, self._timing):
             if file.num_lost:
                 log.warning("%d lines of '%s' were lost", file.num_lost, file.path)

@@ -59,7 +59,6 @@ class Progress:
         first_step: step of the checkpoint the run continues from.
         clock: seconds, never going backwards.
         console: where the bar goes; standard error by default. Without a terminal there is no bar.
-        enabled: False on all ranks but one: nothing is shown then.
     """
 
     def __init__(
@@ -69,11 +68,9 @@ class Progress:
         *,
         clock: Callable[[], float] = time.monotonic,
         console: Console | None = None,
-        enabled: bool = True,
     ) -> None:
         self._total_steps = total_steps
         self._clock = clock
-        self._enabled = enabled
         self._paused_s = 0.0
         self._marks: deque[_Mark] = deque([_Mark(clock(), first_step, 0, 0)])
         self._line_at: tuple[float, int] | None = None
@@ -81,7 +78,7 @@ class Progress:
         self._latest: Callable[[], str] | None = None
         console = console or Console(stderr=True)
         self._live: Live | None = None
-        if enabled and console.is_terminal and not console.is_dumb_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
             # Lines for a file or a pipe on standard output must not turn up on standard error.
             self._live = Live(console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
 
@@ -106,8 +103,6 @@ class Progress:
             losses: the total and its terms; tensors are read only when they are shown, so a device is not waited for.
             num_sentences: in this step alone, as is `num_tokens`.
         """
-        if not self._enabled:
-            return
         now, last = self._now(), self._marks[-1]
         self._marks.append(_Mark(now, step, last.num_sentences + num_sentences, last.num_tokens + num_tokens))
         while len(self._marks) > 2 and self._marks[1].time_s <= now - WINDOW_S:

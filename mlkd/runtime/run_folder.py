@@ -90,10 +90,6 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
-    def results_md(self) -> Path:
-        return self.path / "results.md"
-
-    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

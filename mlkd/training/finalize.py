@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from mlkd.data.pairs import LanguagePair
 from mlkd.evaluation.evaluator import read_task_results, write_task_results
 from mlkd.models.encoder import Encoder
+from mlkd.models.model_folder import folder_sha256
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import folder_sha256, load_encoder
+from mlkd.models.serialization import load_encoder
 from mlkd.models.size import describe_size
 from mlkd.report.exports import write_tables
 from mlkd.report.html import write_report

@@ -16,10 +16,10 @@ from mlkd.evaluation.evaluator import Evaluator
 from mlkd.losses.feature import Projection
 from mlkd.losses.mix import LossMix
 from mlkd.models.masked_lm import check_mask_token
-from mlkd.models.serialization import folder_dimension, folder_sha256
+from mlkd.models.model_folder import folder_dimension, folder_sha256
 from mlkd.models.students.base import Student
-from mlkd.runtime.devices import autocast_type
 from mlkd.runtime.hashing import HASH_DIGITS
+from mlkd.runtime.precision import autocast_type
 from mlkd.tasks.base import Task
 from mlkd.tasks.mse import MseTask
 from mlkd.tasks.parallel import NearestTask

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from mlkd.distributed.gradient_sync import collect_random_states
 from mlkd.distributed.random_state import from_checkpoint, num_streams, random_state, set_random_state
-from mlkd.optim.optimizer import load_optimizer_tensors, optimizer_tensors
+from mlkd.optim.adamw import load_optimizer_tensors, optimizer_tensors
 from mlkd.runtime.checkpoints import Checkpoint, CheckpointWriter
 from mlkd.training.gradient import GradientComputation
 from mlkd.training.state import TrainState

@@ -11,7 +11,7 @@ import pytest
 
 from mlkd.config.composition import as_yaml
 from mlkd.data.pairs import LanguagePair
-from mlkd.models.serialization import folder_sha256
+from mlkd.models.model_folder import folder_sha256
 from mlkd.runtime.run_folder import RunFolder
 from mlkd.training.finalize import aligned_texts, finalize
 from mlkd.training.model_card import ModelCard

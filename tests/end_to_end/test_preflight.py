@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mlkd.errors import MlkdError
-from mlkd.models.serialization import folder_sha256
+from mlkd.models.model_folder import folder_sha256
 from mlkd.runtime.hashing import HASH_DIGITS
 from mlkd.training.preflight import reduced_dimension, run_preflight
 

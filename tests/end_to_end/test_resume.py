@@ -24,7 +24,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 def reproducible(folder: Path) -> dict[str, bytes]:
     """What an interrupted run must end with bit by bit."""
-    checkpoint = folder / "checkpoints" / (folder / "checkpoints/latest").read_text().strip()
+    checkpoint = max((folder / "checkpoints").glob("step-*"))
     files = [folder / "metrics.jsonl", folder / "student/model.safetensors", *checkpoint.glob("*.safetensors")]
     files.append(checkpoint / "state.json")
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}

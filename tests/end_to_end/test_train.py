@@ -37,7 +37,7 @@ def test_run_folder_holds_what_is_promised(trained: Path) -> None:
         "student", "checkpoints", "eval", "results.json", "item_scores.safetensors", "results.md", "report.html",
         "results.csv", "results.tex",
     }  # fmt: skip
-    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"latest", "step-00000015", "step-00000020"}
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"step-00000015", "step-00000020"}
     assert {"student.json", "untrained.json", "teacher.json"} <= {path.name for path in (trained / "eval").iterdir()}
     assert json.loads((trained / "status.json").read_text())["state"] == "finished"
     assert "max_steps: 20" in (trained / "config.yaml").read_text()

@@ -13,16 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mlkd.errors import MlkdError
+from mlkd.models.model_folder import folder_dimension, folder_sha256, transformer_dimension
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import (
-    folder_dimension,
-    folder_sha256,
-    load_encoder,
-    load_transformer,
-    save_encoder,
-    transformer_dimension,
-)
+from mlkd.models.serialization import load_encoder, load_transformer, save_encoder
 from mlkd.models.students.vocabulary import Vocabulary
 
 MakeEncoder = Callable[..., SentenceEncoder]

@@ -15,9 +15,10 @@ from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.config.mine_schema import MineConfig
 from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError
+from mlkd.models.model_folder import folder_sha256
 from mlkd.models.pooling import Pooling
 from mlkd.models.precomputed import export_texts, vectors_sha256
-from mlkd.models.serialization import folder_sha256, load_encoder
+from mlkd.models.serialization import load_encoder
 from mlkd.models.spec import Dtype, EncoderSettings, EncoderSpec, ScoredEncoder
 from mlkd.runtime.devices import Hardware
 from mlkd.teacher.encoder import Teacher

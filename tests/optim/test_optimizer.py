@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from mlkd.errors import MlkdError
-from mlkd.optim.optimizer import Optim, Schedule, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from mlkd.optim.adamw import load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from mlkd.optim.optimizer import Optim
+from mlkd.optim.schedule import Schedule
 
 
 def rates(optim: Optim, total: int) -> list[float]:

@@ -87,9 +87,8 @@ def test_optimiser_random_state_and_shared_weights_return_exactly(folder: Path) 
 def test_layout_of_a_checkpoint(folder: Path) -> None:
     path = save(folder, 1000)
     assert path == folder / "step-00001000"
-    assert names(folder) == ["latest", "step-00001000"]
+    assert names(folder) == ["step-00001000"]
     assert names(path) == ["manifest.json", "state.json", "student.safetensors"]
-    assert (folder / "latest").read_text() == "step-00001000\n"
     manifest = json.loads((path / "manifest.json").read_text())
     assert (manifest["format"], manifest["mlkd"], manifest["step"]) == (1, mlkd.__version__, 1000)
     assert set(manifest["files"]) == {"state.json", "student.safetensors"}
@@ -100,7 +99,7 @@ def test_layout_of_a_checkpoint(folder: Path) -> None:
 def test_keeps_the_newest(folder: Path) -> None:
     for step in (1, 2, 3, 10):
         save(folder, step, keep=2)
-    assert names(folder) == ["latest", "step-00000003", "step-00000010"]
+    assert names(folder) == ["step-00000003", "step-00000010"]
     assert loaded_step(folder) == 10
 
 
@@ -136,7 +135,7 @@ def test_damaged_checkpoint_is_passed_over(
     # Training passes the damaged one again and replaces it.
     save(folder, 2)
     assert loaded_step(folder) == 2
-    assert names(folder) == ["latest", "step-00000001", "step-00000002"]
+    assert names(folder) == ["step-00000001", "step-00000002"]
 
 
 def test_damaged_future_does_not_push_out_sound_checkpoints(folder: Path) -> None:
@@ -145,7 +144,7 @@ def test_damaged_future_does_not_push_out_sound_checkpoints(folder: Path) -> Non
     flip_bit(path / "student.safetensors", -6)
     assert loaded_step(folder) == 2
     save(folder, 3, keep=2)
-    assert names(folder) == ["latest", "step-00000002", "step-00000003"]
+    assert names(folder) == ["step-00000002", "step-00000003"]
 
 
 def test_all_damaged_is_an_error_and_not_a_fresh_start(folder: Path) -> None:
@@ -154,18 +153,6 @@ def test_all_damaged_is_an_error_and_not_a_fresh_start(folder: Path) -> None:
         load_latest(folder)
     assert error.value.exit_code == 4
     assert "step-00000001: student.safetensors has 3 bytes instead of" in str(error.value)
-
-
-@pytest.mark.parametrize("latest", [None, "step-00000099\n", "", "step-00000001\n", b"\xff"])
-def test_latest_missing_or_dangling_is_rebuilt(folder: Path, latest: str | bytes | None) -> None:
-    save(folder, 1)
-    save(folder, 2)
-    if latest is None:
-        (folder / "latest").unlink()
-    else:
-        (folder / "latest").write_bytes(latest if isinstance(latest, bytes) else latest.encode())
-    assert loaded_step(folder) == 2
-    assert (folder / "latest").read_text() == "step-00000002\n"
 
 
 def test_newer_format_is_refused(folder: Path) -> None:
@@ -221,10 +208,9 @@ def test_stale_folders_are_removed_when_a_writer_starts(folder: Path) -> None:
     save(folder, 1)
     (folder / "step-00000002.tmp").mkdir()
     (folder / "step-00000002.tmp" / "student.safetensors").write_bytes(b"half")
-    (folder / ".latest.0a1b2c3d.tmp").write_text("step-")
     assert loaded_step(folder) == 1
     CheckpointWriter(folder)
-    assert names(folder) == ["latest", "step-00000001"]
+    assert names(folder) == ["step-00000001"]
 
 
 def test_killed_while_replacing_a_step(folder: Path) -> None:
@@ -236,7 +222,7 @@ def test_killed_while_replacing_a_step(folder: Path) -> None:
     save(folder, 1)
     (folder / "step-00000001.old").mkdir()
     remove_stale(folder)
-    assert names(folder) == ["latest", "step-00000001"]
+    assert names(folder) == ["step-00000001"]
     assert loaded_step(folder) == 1
 
 
@@ -255,7 +241,7 @@ def test_stopped_between_the_two_renames_of_a_replacement(folder: Path, monkeypa
             save(folder, 1)
     assert loaded_step(folder) == 1
     save(folder, 1)
-    assert names(folder) == ["latest", "step-00000001"]
+    assert names(folder) == ["step-00000001"]
 
 
 def test_interrupted_save_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +253,7 @@ def test_interrupted_save_leaves_nothing_behind(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(checkpoints, "_sha256", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(folder, 2)
-    assert names(folder) == ["latest", "step-00000001"]
+    assert names(folder) == ["step-00000001"]
 
 
 def test_disk_full_keeps_training_and_is_fatal_the_third_time(
@@ -298,7 +284,7 @@ def test_disk_full_keeps_training_and_is_fatal_the_third_time(
     with pytest.raises(MlkdError, match=r"E512.*3 failures in a row") as error:
         writer.save(7, tensors, {})
     assert error.value.exit_code == 5
-    assert names(folder) == ["latest", "step-00000004"]
+    assert names(folder) == ["step-00000004"]
     assert loaded_step(folder) == 4
 
 
@@ -332,7 +318,7 @@ writer = CheckpointWriter(folder)
 assert writer.save(1, {"student": {"w": torch.zeros(10)}}, {}) is not None
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 assert writer.save(2, {"student": {"w": torch.zeros(2**20)}}, {}) is None
-assert sorted(path.name for path in folder.iterdir()) == ["latest", "step-00000001"]
+assert sorted(path.name for path in folder.iterdir()) == ["step-00000001"]
 assert load_latest(folder).step == 1
 assert writer.save(3, {"student": {"w": torch.zeros(10)}}, {}) is not None
 """

@@ -10,7 +10,8 @@ import torch
 from mlkd.errors import MlkdError
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.runtime import devices
-from mlkd.runtime.devices import Device, Hardware, Precision, autocast_type, peak_memory_bytes, place
+from mlkd.runtime.devices import Device, Hardware, peak_memory_bytes, place
+from mlkd.runtime.precision import Precision, autocast_type
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -142,14 +142,6 @@ def test_several_runs_in_one_process(
     assert (tmp_path / "b" / "train.log").read_text().startswith(text)
 
 
-def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with RunLog(tmp_path, 8, enabled=False) as run_log, run_log.progress() as progress:
-        write_steps(run_log, 1, 4)
-        progress.update(1, {"loss": 1.0}, 0.1, 2, 3)
-    assert list(tmp_path.iterdir()) == []
-    assert capsys.readouterr().err == ""
-
-
 def run_steps(
     progress: Progress, clock: Clock, steps: range, seconds: float, losses: Callable[[int], dict[str, float]]
 ) -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from mlkd.errors import MlkdError
+from mlkd.models.model_folder import folder_sha256
 from mlkd.models.pooling import Pooling
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import folder_sha256, save_encoder
+from mlkd.models.serialization import save_encoder
 from mlkd.models.spec import LazyEncoder
 from mlkd.teacher import targets as module
 from mlkd.teacher.encoder import Teacher

@@ -10,15 +10,9 @@ import torch
 from mlkd.errors import MlkdError, Problem
 from mlkd.models.adapters import Adapters
 from mlkd.models.hub import locate_model
+from mlkd.models.model_folder import folder_dimension, transformer_config, transformer_dimension
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import (
-    folder_dimension,
-    load_encoder,
-    load_tokenizer,
-    model_max_length,
-    transformer_config,
-    transformer_dimension,
-)
+from mlkd.models.serialization import load_encoder, load_tokenizer, model_max_length
 from mlkd.models.students.base import Student, StudentCorpus
 from mlkd.models.students.layer_selection import check_layers, layer_problems, select_layers, set_dropout
 from mlkd.models.students.trimming import Trimming

@@ -11,8 +11,9 @@ from torch import nn
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.hub import locate_model
+from mlkd.models.model_folder import transformer_config, transformer_dimension
 from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import load_encoder, model_max_length, transformer_config, transformer_dimension
+from mlkd.models.serialization import load_encoder, model_max_length
 from mlkd.models.students.base import Student, StudentCorpus
 from mlkd.models.students.layer_selection import check_layers, layer_problems, select_layers, set_dropout
 from mlkd.models.students.vocabulary import Vocabulary
