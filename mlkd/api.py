@@ -102,5 +102,5 @@ def load_encoder(model: str | Path, *, device: str = "auto", **settings: Any) ->
         raise fail("E204", f"must be one of {', '.join(Device.__members__)} (got '{device}')", where="device")
     found = Hardware(device=Device[device]).resolve()
     encoder = load_encoder_on_cpu(str(model), **settings)
-    place(encoder.body, found, None)
+    place(encoder.backbone, found, None)
     return encoder.to(found)

@@ -64,7 +64,7 @@ def our_encoder(
     encoder = load_encoder(str(folder))
     encoder.precision = autocast_type(precision, device)
     encoder.encode_tokens = hardware.forward_tokens(device)
-    place(encoder.body, device, encoder.precision)
+    place(encoder.backbone, device, encoder.precision)
     encoder.to(device).eval()
     return encoder.encode
 

@@ -137,7 +137,7 @@ def build(arguments: argparse.Namespace, num_pairs: int, hardware: Hardware, dev
     encoder = SentenceEncoder(
         student.build_body(VOCABULARY, 0), tokenizer, pooling=Pooling.mean, text=TextSettings(max_length=128)
     )
-    place(encoder.body, device, precision)
+    place(encoder.backbone, device, precision)
     encoder.to(device).train()
     mix = LossMix(
         alpha=1.0,

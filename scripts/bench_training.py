@@ -60,7 +60,7 @@ def main() -> None:
         root = Path(folder)
         student = build_student(arguments, pairs, root)
         save_encoder(student, root / "student")
-        place(student.body, device, precision)
+        place(student.backbone, device, precision)
         student.to(device).train()
         print(f"{device}, {precision or 'fp32'}, {torch.get_num_threads()} threads, torch {torch.__version__}")
         print(f"student: {sum(p.numel() for p in student.parameters()):,} weights; {len(pairs.source):,} pairs")

@@ -74,7 +74,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=MAX_LENGTH, **names)
     torch.manual_seed(7)
-    body = BertModel(
+    backbone = BertModel(
         BertConfig(
             vocab_size=len(pieces),
             hidden_size=HIDDEN,
@@ -88,7 +88,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     folder = tmp_path_factory.mktemp("models") / "tiny-bert"
-    body.save_pretrained(folder)
+    backbone.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -105,10 +105,10 @@ def make_encoder(tiny_bert: Path) -> Callable[..., SentenceEncoder]:
         lower_case: bool = False,
         max_length: int = MAX_LENGTH,
     ) -> SentenceEncoder:
-        body, tokenizer = load_transformer(tiny_bert)
+        backbone, tokenizer = load_transformer(tiny_bert)
         torch.manual_seed(3)
         return SentenceEncoder(
-            body,
+            backbone,
             tokenizer,
             pooling=pooling,
             denses=[] if dense is None else [Dense(HIDDEN, **dense)],

@@ -1,8 +1,8 @@
 """Language adapters: a frozen transformer, and small trained matrices beside its linear layers.
 
-One run trains one adapter, so a student of many languages is as many runs over the same frozen body, each aligned with
+One run trains one adapter, so a student of many languages is as many runs over the same frozen backbone, each aligned with
 the same teacher; a new language changes no other. The student's folder holds the merged weights, which load anywhere,
-and `adapter/` the adapter alone, which `peft` puts on the body it was trained on.
+and `adapter/` the adapter alone, which `peft` puts on the backbone it was trained on.
 
 Source: modules per language in one aligned space as in Huang et al. 2025, "Modular Sentence Encoders: Separating
 Language Specialization from Cross-Lingual Alignment" (their alignment adapters on frozen encoders); the adapter is LoRA
@@ -64,11 +64,11 @@ class Adapters:
                 "E502", "student.adapters.enabled=true needs the package peft", remedy='pip install "mlkd[adapters]"'
             )
 
-    def attach(self, body: Any, model: str) -> None:
-        """Put an adapter that changes nothing yet on the linear layers of `body`, and freeze all else, in place.
+    def attach(self, backbone: Any, model: str) -> None:
+        """Put an adapter that changes nothing yet on the linear layers of `backbone`, and freeze all else, in place.
 
         Args:
-            body: a transformer.
+            backbone: a transformer.
             model: its name, for the record.
 
         Raises:
@@ -78,7 +78,7 @@ class Adapters:
         from peft import LoraConfig, inject_adapter_in_model
         from torch import nn
 
-        linear = {name.rsplit(".", 1)[-1] for name, module in body.named_modules() if isinstance(module, nn.Linear)}
+        linear = {name.rsplit(".", 1)[-1] for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
         unknown = [name for name in self.modules if name not in linear]
         if unknown:
             raise fail(
@@ -95,23 +95,25 @@ class Adapters:
             task_type="FEATURE_EXTRACTION",
             base_model_name_or_path=name_anywhere(model),
         )
-        inject_adapter_in_model(config, body, adapter_name=ADAPTER)
-        trained = sum(p.numel() for p in body.parameters() if p.requires_grad)
+        inject_adapter_in_model(config, backbone, adapter_name=ADAPTER)
+        trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         log.info(
-            "adapter: %s of %s parameters are trained", f"{trained:,}", f"{sum(p.numel() for p in body.parameters()):,}"
+            "adapter: %s of %s parameters are trained",
+            f"{trained:,}",
+            f"{sum(p.numel() for p in backbone.parameters()):,}",
         )
 
 
-def has_adapter(body: Any) -> bool:
-    """Whether `Adapters.attach` was called on `body`."""
-    return ADAPTER in getattr(body, "peft_config", {})
+def has_adapter(backbone: Any) -> bool:
+    """Whether `Adapters.attach` was called on `backbone`."""
+    return ADAPTER in getattr(backbone, "peft_config", {})
 
 
-def merged_state(body: Any) -> dict[str, Tensor]:
-    """The weights of `body` under their names before `attach`, the adapter added to what it stands beside."""
+def merged_state(backbone: Any) -> dict[str, Tensor]:
+    """The weights of `backbone` under their names before `attach`, the adapter added to what it stands beside."""
     state: dict[str, Tensor] = {}
-    deltas = {f"{n}.weight": m.get_delta_weight(ADAPTER) for n, m in body.named_modules() if hasattr(m, "lora_A")}
-    for name, weight in body.state_dict().items():
+    deltas = {f"{n}.weight": m.get_delta_weight(ADAPTER) for n, m in backbone.named_modules() if hasattr(m, "lora_A")}
+    for name, weight in backbone.state_dict().items():
         if ".lora_" in name:
             continue
         plain = name.replace(".base_layer.", ".")
@@ -119,16 +121,16 @@ def merged_state(body: Any) -> dict[str, Tensor]:
     return state
 
 
-def save_adapter(body: Any, folder: Path) -> None:
-    """Write the adapter of `body` as a peft folder."""
+def save_adapter(backbone: Any, folder: Path) -> None:
+    """Write the adapter of `backbone` as a peft folder."""
     from peft import get_peft_model_state_dict
 
     folder.mkdir(parents=True)
     # False: embeddings are frozen, so that they are the base's, trimmed or not.
-    state = get_peft_model_state_dict(body, adapter_name=ADAPTER, save_embedding_layers=False)
+    state = get_peft_model_state_dict(backbone, adapter_name=ADAPTER, save_embedding_layers=False)
     save_file(
         {f"base_model.model.{name}": weight.detach().cpu().contiguous() for name, weight in state.items()},
         folder / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )
-    body.peft_config[ADAPTER].save_pretrained(folder)
+    backbone.peft_config[ADAPTER].save_pretrained(folder)

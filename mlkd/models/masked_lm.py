@@ -89,7 +89,7 @@ class MaskedLm(nn.Module):
         special = set(student.tokenizer.all_special_ids)
         self.control_ids = np.array(sorted(special - {unknown}), dtype=np.int32)
         self.word_ids = np.setdiff1d(np.arange(num_pieces, dtype=np.int32), sorted(special))
-        self.dense = nn.Linear(int(student.body.config.hidden_size), embedding_dim)  # type: ignore[union-attr, arg-type]
+        self.dense = nn.Linear(int(student.backbone.config.hidden_size), embedding_dim)  # type: ignore[union-attr, arg-type]
         self.norm = nn.LayerNorm(embedding_dim)
         self.bias_V = nn.Parameter(torch.zeros(num_pieces))
 
@@ -135,7 +135,7 @@ class MaskedLm(nn.Module):
     def chunk_loss(self, student: SentenceEncoder, embedding: SparseEmbedding, *inputs: Tensor) -> Tensor:
         """Sum of the cross-entropies, from ids and mask (N, L), places (M,) in them flattened, and labels (M,)."""
         input_ids, mask, places_M, labels_M = inputs
-        tokens_NLH = student.body(input_ids=input_ids, attention_mask=mask)[0]
+        tokens_NLH = student.backbone(input_ids=input_ids, attention_mask=mask)[0]
         states_ME = self.norm(F.gelu(self.dense(tokens_NLH.flatten(0, 1)[places_M])))
         # Logits over the vocabulary are the largest tensors of all: a part at a time, and none kept.
         size = max(1, LOGITS_AT_ONCE // len(self.bias_V))

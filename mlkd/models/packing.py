@@ -81,12 +81,14 @@ class Packing:
             )
         )
 
-    def states(self, body: Any, input_ids_RW: Tensor) -> Tensor:
-        """The last hidden states of `body`, (N, L, H); those behind a sentence's end are anything."""
+    def states(self, backbone: Any, input_ids_RW: Tensor) -> Tensor:
+        """The last hidden states of `backbone`, (N, L, H); those behind a sentence's end are anything."""
         same_R1WW = self.sentence_ids_RW[:, None, :, None] == self.sentence_ids_RW[:, None, None, :]
-        mask_R1WW = torch.zeros(same_R1WW.shape, dtype=body.dtype, device=same_R1WW.device)
+        mask_R1WW = torch.zeros(same_R1WW.shape, dtype=backbone.dtype, device=same_R1WW.device)
         mask_R1WW.masked_fill_(~same_R1WW, MASKED_SCORE)
-        found_RWH: Tensor = body(input_ids=input_ids_RW, attention_mask=mask_R1WW, position_ids=self.position_ids_RW)[0]
+        found_RWH: Tensor = backbone(
+            input_ids=input_ids_RW, attention_mask=mask_R1WW, position_ids=self.position_ids_RW
+        )[0]
         # index_select: the backward pass of indexing with a tensor is slow on CPUs.
         return (
             found_RWH.flatten(0, 1)
@@ -95,16 +97,16 @@ class Packing:
         )
 
 
-def first_position_id(body: Any, pad_id: int) -> int | None:
-    """The position id of a sentence's first token in `body`, None where it cannot read packed rows."""
-    config = getattr(body, "config", None)
-    if getattr(config, "model_type", None) not in PACKABLE_MODEL_TYPES or not type(body).__module__.startswith(
+def first_position_id(backbone: Any, pad_id: int) -> int | None:
+    """The position id of a sentence's first token in `backbone`, None where it cannot read packed rows."""
+    config = getattr(backbone, "config", None)
+    if getattr(config, "model_type", None) not in PACKABLE_MODEL_TYPES or not type(backbone).__module__.startswith(
         "transformers."
     ):
         return None
     if config._attn_implementation not in ("sdpa", "eager"):  # type: ignore[union-attr]
         return None
-    padding_idx = getattr(body.embeddings, "padding_idx", None)  # RoBERTa and MPNet count positions from behind it
+    padding_idx = getattr(backbone.embeddings, "padding_idx", None)  # RoBERTa and MPNet count positions from behind it
     if padding_idx is None:
         return 0
     return padding_idx + 1 if padding_idx == pad_id else None

@@ -37,7 +37,7 @@ class SentenceEncoder(nn.Module):
     """Student, teacher or baseline: sentences in, one vector each out.
 
     Args:
-        body: a transformers encoder whose first output is the last hidden state (N, L, H).
+        backbone: a transformers encoder whose first output is the last hidden state (N, L, H).
         tokenizer: its fast tokenizer.
         pooling: over the tokens of a sentence.
         denses: layers applied after pooling, each with its activation, H -> ... -> D.
@@ -47,7 +47,7 @@ class SentenceEncoder(nn.Module):
 
     def __init__(
         self,
-        body: nn.Module,
+        backbone: nn.Module,
         tokenizer: Any,
         *,
         pooling: Pooling,
@@ -56,7 +56,7 @@ class SentenceEncoder(nn.Module):
         text: TextSettings,
     ) -> None:
         super().__init__()
-        self.body = body
+        self.backbone = backbone
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.denses = nn.ModuleList(denses)
@@ -67,7 +67,7 @@ class SentenceEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.body.parameters()).device
+        return next(self.backbone.parameters()).device
 
     @property
     def dimension(self) -> int:
@@ -76,7 +76,7 @@ class SentenceEncoder(nn.Module):
             linear = getattr(layer, "linear", None)
             if linear is not None:
                 return int(linear.out_features)
-        return int(self.body.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     def add_pre_projection(self, dimension: int, *, replaces_last: bool) -> None:
         """Fresh dense layers to `dimension` and back to D at the end, or in the place of the last dense layer."""
@@ -93,9 +93,9 @@ class SentenceEncoder(nn.Module):
         With `packing`, the ids are its rows and the mask says which tokens belong to a sentence once these are apart.
         """
         if packing is None:
-            tokens_NLH = self.body(input_ids=input_ids, attention_mask=attention_mask)[0]
+            tokens_NLH = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0]
         else:
-            tokens_NLH = packing.states(self.body, input_ids)
+            tokens_NLH = packing.states(self.backbone, input_ids)
         if tokens_NLH.dtype in _LOW_PRECISION and not torch.is_autocast_enabled(tokens_NLH.device.type):
             tokens_NLH = tokens_NLH.float()  # weights in low precision; sums over tokens are not
         vectors = pool(tokens_NLH, attention_mask, self.pooling)
@@ -130,8 +130,8 @@ class SentenceEncoder(nn.Module):
             pre_projection: (N, D + W): what the last dense layer was given beside each vector, for distillation-first.
         """
         run = partial(cached, self) if caching else self
-        first = first_position_id(self.body, self.pad_id)
-        hidden = None if first is None else int(self.body.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        first = first_position_id(self.backbone, self.pad_id)
+        hidden = None if first is None else int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
         order: list[int] = []
         parts: list[Tensor] = []
         for planned in plan_forward_passes([len(r) for r in rows], max_tokens, hidden):

@@ -63,9 +63,11 @@ def load_encoder(
     """
     folder = locate_model(name, revision=revision)
     modules = read_modules(folder)
-    body_folder = folder / modules[0].get("path", "")
-    body, tokenizer = load_transformer(body_folder, trust_remote_code=trust_remote_code, dtype=dtype or torch.float32)
-    settings = read_json(body_folder / "sentence_bert_config.json", {})
+    backbone_folder = folder / modules[0].get("path", "")
+    backbone, tokenizer = load_transformer(
+        backbone_folder, trust_remote_code=trust_remote_code, dtype=dtype or torch.float32
+    )
+    settings = read_json(backbone_folder / "sentence_bert_config.json", {})
     found_pooling, denses, normalize = _read_heads(folder, modules[1:])
     text_prompt = default_prompt(folder) if prompt is None else prompt
     if text_prompt and prompt_is_not_pooled(folder, modules):
@@ -73,13 +75,13 @@ def load_encoder(
     if layer is not None:
         check_layer(folder, layer)
     return SentenceEncoder(
-        body if layer is None else UpToLayer(body, layer),
+        backbone if layer is None else UpToLayer(backbone, layer),
         tokenizer,
         pooling=pooling or found_pooling or Pooling.mean,
         denses=denses,
         normalize=normalize,
         text=TextSettings(
-            max_length=max_length or settings.get("max_seq_length") or model_max_length(body, tokenizer),
+            max_length=max_length or settings.get("max_seq_length") or model_max_length(backbone, tokenizer),
             lower_case=bool(settings.get("do_lower_case", False)),
             prompt=text_prompt,
         ),
@@ -91,17 +93,17 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
     from transformers import AutoTokenizer
 
     folder = locate_model(name, revision=revision)
-    body_folder = folder / read_modules(folder)[0].get("path", "")
+    backbone_folder = folder / read_modules(folder)[0].get("path", "")
     try:
-        return AutoTokenizer.from_pretrained(body_folder, use_fast=True, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(backbone_folder, use_fast=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise fail("E402", f"the tokenizer of '{body_folder}' does not load: {error}") from error
+        raise fail("E402", f"the tokenizer of '{backbone_folder}' does not load: {error}") from error
 
 
 def load_transformer(
     folder: Path, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32
 ) -> tuple[Any, Any]:
-    """The transformer body, without a pooler head, and its fast tokenizer; checked against each other."""
+    """The transformer backbone, without a pooler head, and its fast tokenizer; checked against each other."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     raw = read_json(folder / "config.json", {})
@@ -115,7 +117,7 @@ def load_transformer(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         # Dropout at load time is the student's choice; a pooler would be an untrained or unused head.
         extra = {"add_pooling_layer": False} if config.model_type in _WITH_POOLER else {}
-        body, loading = AutoModel.from_pretrained(
+        backbone, loading = AutoModel.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -130,7 +132,7 @@ def load_transformer(
     # transformers fills missing weights with random numbers; only a pooler's, which is never used, may be missing.
     if missing := sorted(key for key in loading["missing_keys"] if not key.startswith("pooler.")):
         raise fail("E402", f"'{folder}': model.safetensors lacks {len(missing)} weights, e.g. {missing[0]}")
-    rows = body.get_input_embeddings().weight.shape[0]
+    rows = backbone.get_input_embeddings().weight.shape[0]
     # Without a vocabulary file that it can convert, transformers makes a tokenizer of control tokens alone.
     if 2 * len(tokenizer) < rows:
         raise fail(
@@ -140,18 +142,18 @@ def load_transformer(
         )
     if len(tokenizer) > rows:
         raise fail("E406", f"'{folder}': tokenizer has {len(tokenizer):,} ids, embedding has {rows:,} rows")
-    return body, tokenizer
+    return backbone, tokenizer
 
 
 _WITH_POOLER = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "ernie", "data2vec-text"})
 
 
-def model_max_length(body: Any, tokenizer: Any) -> int:
+def model_max_length(backbone: Any, tokenizer: Any) -> int:
     """The longest input in tokens that positions allow."""
-    positions = getattr(body.config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
+    positions = getattr(backbone.config, "max_position_embeddings", None) or DEFAULT_MAX_LENGTH
     # RoBERTa counts positions from pad_id + 1, so two of its rows are never used.
-    if body.config.model_type in {"roberta", "xlm-roberta", "camembert"}:
-        positions -= (body.config.pad_token_id or 0) + 1
+    if backbone.config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+        positions -= (backbone.config.pad_token_id or 0) + 1
     return int(min(positions, tokenizer.model_max_length))
 
 
@@ -201,11 +203,11 @@ def save_encoder(encoder: SentenceEncoder, folder: Path, *, card: str = "") -> N
         card: text of the model card README.md.
     """
     with replaced_folder(folder) as temporary:
-        if has_adapter(encoder.body):
-            encoder.body.save_pretrained(temporary, state_dict=merged_state(encoder.body))  # type: ignore[operator]
-            save_adapter(encoder.body, temporary / ADAPTER_FOLDER)
+        if has_adapter(encoder.backbone):
+            encoder.backbone.save_pretrained(temporary, state_dict=merged_state(encoder.backbone))  # type: ignore[operator]
+            save_adapter(encoder.backbone, temporary / ADAPTER_FOLDER)
         else:
-            encoder.body.save_pretrained(temporary, safe_serialization=True)  # type: ignore[operator]
+            encoder.backbone.save_pretrained(temporary, safe_serialization=True)  # type: ignore[operator]
         encoder.tokenizer.save_pretrained(temporary)
         _mend_tokenizer_config(temporary / "tokenizer_config.json")
         modules: list[tuple[str, str]] = [("", "Transformer")]
@@ -231,7 +233,7 @@ def _prompts_json(encoder: SentenceEncoder) -> dict[str, Any]:
 
 
 def _heads(encoder: SentenceEncoder) -> Iterator[tuple[str, Any]]:
-    yield "Pooling", (encoder.pooling, int(encoder.body.config.hidden_size))  # type: ignore[union-attr, arg-type]
+    yield "Pooling", (encoder.pooling, int(encoder.backbone.config.hidden_size))  # type: ignore[union-attr, arg-type]
     for dense in encoder.denses:
         yield "Dense", dense
     if encoder.normalize:

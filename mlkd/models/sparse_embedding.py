@@ -72,7 +72,7 @@ class SparseEmbedding(nn.Embedding):
 
 def use_sparse_embedding(student: SentenceEncoder) -> SparseEmbedding:
     """Put a SparseEmbedding over the student's token embedding and return it."""
-    body: Any = student.body
-    embedding = SparseEmbedding(body.get_input_embeddings()).to(student.device)
-    body.set_input_embeddings(embedding)
+    backbone: Any = student.backbone
+    embedding = SparseEmbedding(backbone.get_input_embeddings()).to(student.device)
+    backbone.set_input_embeddings(embedding)
     return embedding

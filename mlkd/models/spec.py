@@ -111,7 +111,7 @@ class EncoderSpec(EncoderSettings):
         encoder = self.load(folder)
         encoder.precision = precision if self.dtype is None else None
         encoder.encode_tokens = max_tokens
-        place(encoder.body, device, encoder.precision)
+        place(encoder.backbone, device, encoder.precision)
         return encoder.to(device).requires_grad_(False)
 
     def fingerprint(self, sha256: str, precision: torch.dtype | None) -> str:

@@ -120,14 +120,14 @@ class Hardware:
         return self.max_tokens or (65536 if device.type == "cuda" else 2048)
 
 
-def place(body: Any, device: torch.device, precision: torch.dtype | None) -> None:
+def place(backbone: Any, device: torch.device, precision: torch.dtype | None) -> None:
     """Move a transformer to `device` with the attention kernel that is fast there.
 
     On CPUs the backward pass of scaled_dot_product_attention in bf16 is several times slower than two matrix products.
     """
-    body.to(device)
-    if device.type == "cpu" and precision is torch.bfloat16 and hasattr(body, "set_attn_implementation"):
-        body.set_attn_implementation("eager")
+    backbone.to(device)
+    if device.type == "cpu" and precision is torch.bfloat16 and hasattr(backbone, "set_attn_implementation"):
+        backbone.set_attn_implementation("eager")
 
 
 def return_free_memory() -> None:

@@ -128,7 +128,7 @@ def sizes(encoder: Encoder) -> dict[str, float | None]:
     parameters = list(encoder.parameters())
     num_bytes = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     total = sum(parameter.numel() for parameter in parameters)
-    embeddings = getattr(getattr(encoder, "body", None), "get_input_embeddings", lambda: None)()
+    embeddings = getattr(getattr(encoder, "backbone", None), "get_input_embeddings", lambda: None)()
     without = None if embeddings is None else total - embeddings.weight.numel()
     return {"weights_mb": num_bytes / _MIB, "parameters": total, "parameters_without_embeddings": without}
 

@@ -31,7 +31,7 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherKnowledge:
+class NegativeMiningPairs:
     """Pairs and what the teacher says of their texts.
 
     Args:
@@ -93,7 +93,7 @@ class NegativeMining:
         if problems:
             raise MlkdError(problems)
 
-    def open_or_mine(self, cache_dir: Path, known: TeacherKnowledge, number: int) -> Indices:
+    def open_or_mine(self, cache_dir: Path, known: NegativeMiningPairs, number: int) -> Indices:
         """`mine` from the cache, or mined and put there.
 
         Args:
@@ -121,7 +121,7 @@ class NegativeMining:
         )
         return negatives
 
-    def mine(self, known: TeacherKnowledge, number: int) -> Indices:
+    def mine(self, known: NegativeMiningPairs, number: int) -> Indices:
         """The nearest allowed pairs of each pair, (P, H), as numbers of pairs, NONE where there are no more.
 
         Args:
@@ -149,7 +149,7 @@ class NegativeMining:
             start += size
         return negatives
 
-    def _neighbours(self, known: TeacherKnowledge, rows: Indices) -> tuple[Indices, Floats]:
+    def _neighbours(self, known: NegativeMiningPairs, rows: Indices) -> tuple[Indices, Floats]:
         """Pairs among `rows` with the nearest sources, each source once, and their similarities, (rows, C) each."""
         if not len(rows):
             return np.empty((0, 1), dtype=np.int64), np.empty((0, 1), dtype=np.float32)

@@ -85,7 +85,7 @@ class TeacherReduction:
         if problems:
             raise MlkdError(problems)
 
-    def open_or_fit(self, folder: Path, taught: Taught, dim: int) -> ReducedSpace:
+    def open_or_fit(self, folder: Path, taught: TaughtPairs, dim: int) -> ReducedSpace:
         """The map to `dim` dimensions, from `folder` or made now; the same inputs give the same bits.
 
         Args:
@@ -101,7 +101,7 @@ class TeacherReduction:
                 save_file(tensors, temporary)
         return ReducedSpace(load_file(path))
 
-    def fingerprint(self, taught: Taught, dim: int) -> str:
+    def fingerprint(self, taught: TaughtPairs, dim: int) -> str:
         """Names everything the map depends on but the teacher."""
         settings = [str(dim), self.method.name]
         if self.method is ReductionMethod.dense:
@@ -112,7 +112,7 @@ class TeacherReduction:
             digest.update(np.ascontiguousarray(numbers).tobytes())
         return digest.hexdigest()[:24]
 
-    def fit(self, taught: Taught, dim: int) -> ReducedSpace:
+    def fit(self, taught: TaughtPairs, dim: int) -> ReducedSpace:
         """The map, made from the pairs' vectors."""
         weight_FE = principal_directions(taught, dim)
         bias_F = torch.zeros(dim)
@@ -121,7 +121,7 @@ class TeacherReduction:
         sample = taught.rows(np.flatnonzero(taught.positions >= 0)[:NORM_SAMPLE])
         return ReducedSpace({"weight": weight_FE, "bias": bias_F, "unit_norm": torch.tensor(unit_norm(sample))})
 
-    def train(self, taught: Taught, weight_FE: Tensor, bias_F: Tensor) -> tuple[Tensor, Tensor]:
+    def train(self, taught: TaughtPairs, weight_FE: Tensor, bias_F: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias after `steps` steps from these."""
         ranking = AmsRanking(scale=self.scale, margin=self.margin, mask_same_source=True)
         weight_FE, bias_F = weight_FE.requires_grad_(), bias_F.requires_grad_()
@@ -148,7 +148,7 @@ class TeacherReduction:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TaughtPairs:
     """A run's pairs and what the teacher says to their texts.
 
     Args:
@@ -198,7 +198,7 @@ class ReducedTeacher:
         return self.space(self.teacher.encode(texts))
 
 
-def principal_directions(taught: Taught, dim: int) -> Tensor:
+def principal_directions(taught: TaughtPairs, dim: int) -> Tensor:
     """The `dim` directions of largest variance of all vectors there are, float32 (F, E), orthonormal.
 
     Signs are such that each direction's largest entry is positive.

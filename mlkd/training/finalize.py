@@ -79,7 +79,7 @@ def load_best(setup: TrainingSetup, run: RunFolder) -> SentenceEncoder:
     """The student in `student/`, on the device of the run: what was saved is what is scored."""
     device = setup.trainer.student.device
     best = load_encoder(str(run.student))
-    place(best.body, device, None)
+    place(best.backbone, device, None)
     best.encode_tokens = setup.trainer.max_tokens
     return best.to(device)
 

@@ -31,8 +31,8 @@ from mlkd.runtime.devices import place
 from mlkd.runtime.hashing import fingerprint
 from mlkd.runtime.run_folder import RunFolder
 from mlkd.teacher.encoder import Teacher
-from mlkd.teacher.hard_negatives import TeacherKnowledge
-from mlkd.teacher.reduction import ReducedTeacher, Taught
+from mlkd.teacher.hard_negatives import NegativeMiningPairs
+from mlkd.teacher.reduction import ReducedTeacher, TaughtPairs
 from mlkd.teacher.targets import TeacherTargets
 from mlkd.teacher.vector_store import Positions, unit_norm
 from mlkd.training.dataloader import TrainingData
@@ -96,7 +96,7 @@ def set_up(
     wanted = pairs.texts if config.needs_teacher_target else pairs.texts[: pairs.num_sources]
     positions = compute_targets(targets, pairs, wanted, stop, cache_is_filled=cache_is_filled)
     if preflight.teacher.reduced_dimension is not None:
-        taught = Taught(pairs, targets.store, positions)
+        taught = TaughtPairs(pairs, targets.store, positions)
         reduction = config.teacher.reduction
         targets.reduction = reduction.open_or_fit(targets.store.folder, taught, preflight.teacher.reduced_dimension)
     sample = targets.rows(positions[: min(pairs.num_sources, NORM_SAMPLE)])
@@ -172,11 +172,11 @@ def compute_targets(
 
 def place_student(student: SentenceEncoder, preflight: PreflightResult, *, is_compiled: bool) -> None:
     """Put the untrained student on the device of the run, in training mode."""
-    place(student.body, preflight.device, preflight.precision)
+    place(student.backbone, preflight.device, preflight.precision)
     student.to(preflight.device)
     student.encode_tokens = preflight.max_tokens
     if is_compiled:
-        student.body.compile(dynamic=True)
+        student.backbone.compile(dynamic=True)
     student.train()
 
 
@@ -195,7 +195,7 @@ def build_trainer(
     check_batch_size(batches, config.hardware.num_processes)
     negatives = None
     if config.loss.num_hard_negatives:
-        known = TeacherKnowledge(
+        known = NegativeMiningPairs(
             pairs,
             lambda texts: targets.store.rows(positions[texts]),
             reads_target=config.loss.needs_teacher_target,
@@ -241,6 +241,6 @@ def build_masked_lm(loss: LossMix, student: SentenceEncoder, seed: int) -> Maske
     """The masked language model beside the mix, on the student's device; None where it has no weight."""
     if not loss.delta:
         return None
-    embedding: Any = student.body.get_input_embeddings()  # type: ignore[operator]
+    embedding: Any = student.backbone.get_input_embeddings()  # type: ignore[operator]
     sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
     return MaskedLm(loss.masked_lm, student, **sizes, seed=seed).to(student.device)

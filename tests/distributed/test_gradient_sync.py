@@ -65,11 +65,11 @@ def trainer(case: str, bert: Path, folder: Path) -> Trainer:
     settings = dict(CASES[case])
     mix = MIXES[settings.pop("mix")]
     optim = {name: settings.pop(name) for name in ("sparse_embeddings", "accumulation_steps") if name in settings}
-    body, tokenizer = load_transformer(bert)
+    backbone, tokenizer = load_transformer(bert)
     text = TextSettings(max_length=24)
-    student = SentenceEncoder(body, tokenizer, pooling=Pooling.mean, text=text).eval().double()
+    student = SentenceEncoder(backbone, tokenizer, pooling=Pooling.mean, text=text).eval().double()
     torch.manual_seed(1)
-    sizes = {"num_pieces": body.config.vocab_size, "embedding_dim": WIDTH}
+    sizes = {"num_pieces": backbone.config.vocab_size, "embedding_dim": WIDTH}
     masked = MaskedLm(mix.masked_lm, student, **sizes, seed=1).double() if mix.delta else None
     loss = mix.build(WIDTH, WIDTH).double()
     words = ["kra", "bei", "sta", "plu", "schein", "gor", "fi", "ton"]

@@ -76,9 +76,9 @@ def make_encoder(*, hidden: int, normalize: bool, seed: int) -> SentenceEncoder:
         vocab_size=len(tokenizer), pad_token_id=0, hidden_size=hidden, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=2 * hidden, max_position_embeddings=32, type_vocab_size=1, initializer_range=0.3,
     )  # fmt: skip
-    body = BertModel(config, add_pooling_layer=False)
+    backbone = BertModel(config, add_pooling_layer=False)
     text = TextSettings(max_length=32)
-    return SentenceEncoder(body, tokenizer, pooling=Pooling.mean, normalize=normalize, text=text).eval()
+    return SentenceEncoder(backbone, tokenizer, pooling=Pooling.mean, normalize=normalize, text=text).eval()
 
 
 @dataclass(frozen=True)

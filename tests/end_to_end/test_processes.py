@@ -157,7 +157,7 @@ def test_another_number_of_processes_continues(
             "error[E516]: the 2 processes of this run waited 2 s for one another",
         ),
         (
-            lambda launcher, run: run.student.body.embeddings.LayerNorm.bias.add_(1e-3),
+            lambda launcher, run: run.student.backbone.embeddings.LayerNorm.bias.add_(1e-3),
             6,
             "error[E602]: process 2 of 2 has other weights than the first one after step 8",
         ),

@@ -134,7 +134,7 @@ def test_run_without_tasks_keeps_its_last_student(toy: Any, tmp_path: Path) -> N
     weights = final_weights(toy, tmp_path / "run", "optim.max_steps=7", "evaluation.every_steps=3")
     saved = load_file(tmp_path / "run/student/model.safetensors")
     for name, weight in saved.items():
-        assert torch.equal(weight, weights[f"body.{name}"])
+        assert torch.equal(weight, weights[f"backbone.{name}"])
 
 
 def test_bf16(toy: Any, tmp_path: Path, read_lines: Reader) -> None:

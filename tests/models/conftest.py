@@ -45,14 +45,14 @@ def tiny_xlmr(unigram_pieces: list[tuple[str, float]], tmp_path_factory: pytest.
 
     tokenizer: Any = XLMRobertaTokenizer(vocab=unigram_pieces, model_max_length=24)
     torch.manual_seed(11)
-    body = XLMRobertaModel(
+    backbone = XLMRobertaModel(
         XLMRobertaConfig(
             vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
             intermediate_size=32, max_position_embeddings=26, type_vocab_size=1, initializer_range=0.3,
         )
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("models") / "tiny-xlmr"
-    body.save_pretrained(folder)
+    backbone.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "sentencepiece.bpe.model").write_bytes(b"the old model, which no reader of the student may find")
     return folder

@@ -46,7 +46,7 @@ def trained_names(encoder: SentenceEncoder) -> set[str]:
 
 def test_a_fresh_adapter_changes_nothing(tiny_bert: Path, student_corpus: StudentCorpus, sentences: list[str]) -> None:
     encoder = build(tiny_bert, student_corpus)
-    assert has_adapter(encoder.body) and not has_adapter(load_encoder(str(tiny_bert)).body)
+    assert has_adapter(encoder.backbone) and not has_adapter(load_encoder(str(tiny_bert)).backbone)
     assert torch.equal(encoder.encode(sentences), load_encoder(str(tiny_bert)).encode(sentences))
 
 
@@ -90,8 +90,8 @@ def test_the_seed_decides_the_adapter(tiny_bert: Path, student_corpus: StudentCo
 def test_the_merged_weights_are_the_sum(tiny_bert: Path, student_corpus: StudentCorpus, sentences: list[str]) -> None:
     encoder = build(tiny_bert, student_corpus, alpha=6.0)
     train(encoder, sentences)
-    state, merged = encoder.body.state_dict(), merged_state(encoder.body)
-    plain = load_encoder(str(tiny_bert)).body.state_dict()
+    state, merged = encoder.backbone.state_dict(), merged_state(encoder.backbone)
+    plain = load_encoder(str(tiny_bert)).backbone.state_dict()
     assert merged.keys() == plain.keys()
     layer = "encoder.layer.1.attention.self.query"
     product = state[f"{layer}.lora_B.default.weight"] @ state[f"{layer}.lora_A.default.weight"]
@@ -107,15 +107,17 @@ def test_the_folder_loads_like_any_other(
 
     encoder = build(tiny_xlmr, student_corpus, dense_dim=5, dropout=0.1)
     train(encoder, sentences)
-    encoder.body.set_input_embeddings(SparseEmbedding(encoder.body.get_input_embeddings()))  # as the training loop does
+    encoder.backbone.set_input_embeddings(
+        SparseEmbedding(encoder.backbone.get_input_embeddings())
+    )  # as the training loop does
     save_encoder(encoder, tmp_path / "student")
     expected = encoder.encode(sentences)
     ours = load_encoder(str(tmp_path / "student"))
-    assert not has_adapter(ours.body)
+    assert not has_adapter(ours.backbone)
     torch.testing.assert_close(ours.encode(sentences), expected, rtol=0, atol=1e-5)
     peer = SentenceTransformer(str(tmp_path / "student"), device="cpu")
     torch.testing.assert_close(peer.encode(sentences, convert_to_tensor=True), expected, rtol=0, atol=1e-5)
-    assert has_adapter(encoder.body)  # saving changes nothing
+    assert has_adapter(encoder.backbone)  # saving changes nothing
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft reads it
@@ -132,10 +134,10 @@ def test_adapters_of_several_languages_switch_on_one_body(
         expected[language] = encoder.encode(sentences)
     assert (expected["de"] - expected["ru"]).abs().max() > 0.01
     one = load_encoder(str(tiny_bert))
-    body = PeftModel.from_pretrained(one.body, str(tmp_path / "de" / "adapter"), adapter_name="de")
-    body.load_adapter(str(tmp_path / "ru" / "adapter"), adapter_name="ru")
+    backbone = PeftModel.from_pretrained(one.backbone, str(tmp_path / "de" / "adapter"), adapter_name="de")
+    backbone.load_adapter(str(tmp_path / "ru" / "adapter"), adapter_name="ru")
     for language in ("ru", "de"):
-        body.set_adapter(language)
+        backbone.set_adapter(language)
         torch.testing.assert_close(one.encode(sentences), expected[language], rtol=0, atol=1e-6)
     record = json.loads((tmp_path / "de" / "adapter" / "adapter_config.json").read_text())
     assert record["base_model_name_or_path"] == str(tiny_bert)
@@ -156,16 +158,16 @@ def test_a_trimmed_student_of_a_package_leaves_an_adapter_that_peft_opens(
         model="package:a_model_package", trimming=Trimming(enabled=True), adapters=Adapters(enabled=True, rank=2)
     )
     encoder = student.build(student_corpus, normalize=False, seed=1)
-    whole: Any = load_encoder(str(tiny_bert)).body
-    body: Any = encoder.body
-    assert body.config.vocab_size < whole.config.vocab_size
+    whole: Any = load_encoder(str(tiny_bert)).backbone
+    backbone: Any = encoder.backbone
+    assert backbone.config.vocab_size < whole.config.vocab_size
     save_encoder(encoder, tmp_path / "student")  # any warning fails a test
     folder = tmp_path / "student" / "adapter"
     assert all(".lora_" in name for name in load_file(folder / "adapter_model.safetensors"))
     record = json.loads((folder / "adapter_config.json").read_text())
     assert record["base_model_name_or_path"] == str(tmp_path / "a_model_package" / "model")
-    body = AutoPeftModelForFeatureExtraction.from_pretrained(str(folder), add_pooling_layer=False)
-    assert body.peft_config["default"].r == 2
+    backbone = AutoPeftModelForFeatureExtraction.from_pretrained(str(folder), add_pooling_layer=False)
+    assert backbone.peft_config["default"].r == 2
 
 
 def test_a_missing_package_is_named(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,8 @@ def test_activations_live_until_the_backward_pass_only_without_it(
         alive.append(weakref.ref(output))
         chunks.append(len(output))
 
-    body: Any = encoder.body
-    body.encoder.layer[0].intermediate.register_forward_hook(watch)
+    backbone: Any = encoder.backbone
+    backbone.encoder.layer[0].intermediate.register_forward_hook(watch)
     vectors = encoder.forward_tokens(rows, 100, caching=caching)
     gc.collect()
     num_chunks = len(chunks)

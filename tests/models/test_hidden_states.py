@@ -25,14 +25,14 @@ def tiny_xlmr(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     torch.manual_seed(11)
-    body = XLMRobertaModel(
+    backbone = XLMRobertaModel(
         XLMRobertaConfig(
             vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, hidden_size=16, num_hidden_layers=3,
             num_attention_heads=2, intermediate_size=32, max_position_embeddings=64, initializer_range=0.3,
         )
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("models") / "tiny-xlmr"
-    body.save_pretrained(folder)
+    backbone.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -45,11 +45,11 @@ def test_a_layer_is_the_hidden_states_of_that_number_pooled(
     from transformers import AutoModel, AutoTokenizer
 
     folder = request.getfixturevalue(model)
-    body, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    depth = body.config.num_hidden_layers
+    backbone, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    depth = backbone.config.num_hidden_layers
     batch = tokenizer(sentences, padding=True, truncation=True, max_length=24, return_tensors="pt")
     with torch.no_grad():
-        states = body.eval()(**batch, output_hidden_states=True).hidden_states
+        states = backbone.eval()(**batch, output_hidden_states=True).hidden_states
     assert len(states) == depth + 1
     for layer in range(-depth - 1, depth + 1):
         tokens = states[layer]

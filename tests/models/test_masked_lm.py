@@ -33,7 +33,7 @@ class Tokenizer:
 def masker(share: float = 0.15, seed: int = 1, mask_token_id: int | None = 4) -> MaskedLm:
     student: Any = type("Student", (), {})()
     student.tokenizer = Tokenizer(mask_token_id)
-    student.body = type("Body", (), {"config": type("Config", (), {"hidden_size": 6})})
+    student.backbone = type("Body", (), {"config": type("Config", (), {"hidden_size": 6})})
     return MaskedLm(MaskedLmTerm(mask_share=share), student, num_pieces=NUM_PIECES, embedding_dim=5, seed=seed)
 
 
@@ -117,11 +117,11 @@ def test_cross_entropy_and_gradient_of_the_whole_vocabulary(
         ids[i, : len(row)] = torch.from_numpy(row)
         labels[i, places] = torch.from_numpy(label).long()
     mask = torch.tensor([[n < len(row) for n in range(ids.shape[1])] for row in rows]).long()
-    body: Any = plain.body
-    weight = body.get_input_embeddings().weight
+    backbone: Any = plain.backbone
+    weight = backbone.get_input_embeddings().weight
     head = copy.deepcopy(masked_lm)  # its own gradients are compared below
     head.zero_grad()
-    states = head.norm(F.gelu(head.dense(body(input_ids=ids, attention_mask=mask)[0])))
+    states = head.norm(F.gelu(head.dense(backbone(input_ids=ids, attention_mask=mask)[0])))
     expected = F.cross_entropy((states @ weight.T + head.bias_V).flatten(0, 1), labels.flatten())
     expected.backward()
 

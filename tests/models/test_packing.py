@@ -52,8 +52,8 @@ def build_body(kind: str, **changes: Any) -> Any:
     return getattr(transformers, f"{kind}Model")(config)
 
 
-def build_encoder(body: Any, pooling: Pooling = Pooling.mean) -> SentenceEncoder:
-    return SentenceEncoder(body, Tokenizer(), pooling=pooling, text=TextSettings(max_length=64))
+def build_encoder(backbone: Any, pooling: Pooling = Pooling.mean) -> SentenceEncoder:
+    return SentenceEncoder(backbone, Tokenizer(), pooling=pooling, text=TextSettings(max_length=64))
 
 
 def token_rows(lengths: list[int]) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
@@ -145,22 +145,22 @@ def test_layout_by_hand() -> None:
 def test_vectors_and_gradients_are_those_of_single_sentences(
     kind: str, pooling: Pooling, attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = build_body(kind).double()
-    body.set_attn_implementation("eager" if kind == "MPNet" else attention)
-    encoder = build_encoder(body, pooling).train()
+    backbone = build_body(kind).double()
+    backbone.set_attn_implementation("eager" if kind == "MPNet" else attention)
+    encoder = build_encoder(backbone, pooling).train()
     rows = token_rows(LENGTHS)
     expected = one_by_one(encoder, rows)
     weight_ND = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     (expected * weight_ND).sum().backward()  # type: ignore[no-untyped-call]
-    gradients = {name: p.grad.clone() for name, p in body.named_parameters() if p.grad is not None}
-    body.zero_grad()
+    gradients = {name: p.grad.clone() for name, p in backbone.named_parameters() if p.grad is not None}
+    backbone.zero_grad()
     calls = packed_calls(encoder, monkeypatch)
     found = encoder.forward_tokens(rows, 60)
     (found * weight_ND).sum().backward()  # type: ignore[no-untyped-call]
     assert len(calls) > 1 and any(calls)
     assert (expected[1:] - expected[:-1]).abs().amax() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    found_gradients = {name: p.grad for name, p in body.named_parameters() if p.grad is not None}
+    found_gradients = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
     assert found_gradients["embeddings.position_embeddings.weight"].abs().max() > 0.1
     torch.testing.assert_close(found_gradients, gradients, rtol=0, atol=1e-10)
 
@@ -168,7 +168,7 @@ def test_vectors_and_gradients_are_those_of_single_sentences(
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_is_as_near_to_fp32_as_padded_bf16_is(kind: str) -> None:
     encoder = build_encoder(build_body(kind)).eval()
-    encoder.body.set_attn_implementation("eager")  # type: ignore[operator]
+    encoder.backbone.set_attn_implementation("eager")  # type: ignore[operator]
     rows = token_rows(LENGTHS)
     with torch.no_grad():
         exact = one_by_one(encoder, rows)
@@ -180,19 +180,19 @@ def test_bf16_is_as_near_to_fp32_as_padded_bf16_is(kind: str) -> None:
 
 
 def test_a_kind_that_cannot_be_packed_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
-    body = build_body("Bert")
-    assert first_position_id(body, PAD) == 0
+    backbone = build_body("Bert")
+    assert first_position_id(backbone, PAD) == 0
     assert first_position_id(build_body("XLMRoberta"), PAD) == first_position_id(build_body("MPNet"), PAD) == PAD + 1
     assert first_position_id(build_body("XLMRoberta"), 0) is None  # its positions would depend on which tokens are 1
-    assert first_position_id(UpToLayer(body, 1), PAD) is None
-    monkeypatch.setattr(type(body), "__module__", "transformers_modules.some_model.modeling")
-    assert first_position_id(body, PAD) is None
-    calls, rows = packed_calls(build_encoder(body), monkeypatch), token_rows(LENGTHS)
-    found = build_encoder(body).eval().forward_tokens(rows, 600)
+    assert first_position_id(UpToLayer(backbone, 1), PAD) is None
+    monkeypatch.setattr(type(backbone), "__module__", "transformers_modules.some_model.modeling")
+    assert first_position_id(backbone, PAD) is None
+    calls, rows = packed_calls(build_encoder(backbone), monkeypatch), token_rows(LENGTHS)
+    found = build_encoder(backbone).eval().forward_tokens(rows, 600)
     assert calls == [False]
-    torch.testing.assert_close(found, one_by_one(build_encoder(body).eval(), rows), rtol=0, atol=1e-5)
-    body.config.model_type = "modernbert"
-    assert first_position_id(body, PAD) is None
+    torch.testing.assert_close(found, one_by_one(build_encoder(backbone).eval(), rows), rtol=0, atol=1e-5)
+    backbone.config.model_type = "modernbert"
+    assert first_position_id(backbone, PAD) is None
 
 
 def test_a_sentence_of_no_tokens_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,22 +210,22 @@ def test_caching_gives_the_same_gradients_of_packed_passes_under_dropout(*, cach
         torch.manual_seed(8)
         vectors = encoder.forward_tokens(token_rows(LENGTHS), 60, caching=cached)
         (vectors @ vectors.T).square().mean().backward()  # type: ignore[no-untyped-call]
-        gradients.append([p.grad for p in encoder.body.parameters() if p.grad is not None])
+        gradients.append([p.grad for p in encoder.backbone.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_an_adapter_is_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("peft")
-    body = build_body("XLMRoberta")
-    body.requires_grad_(False)
-    Adapters(enabled=True, rank=2, modules=["query", "value"]).attach(body, "tiny")
-    for name, parameter in body.named_parameters():
+    backbone = build_body("XLMRoberta")
+    backbone.requires_grad_(False)
+    Adapters(enabled=True, rank=2, modules=["query", "value"]).attach(backbone, "tiny")
+    for name, parameter in backbone.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    encoder, rows = build_encoder(body).train(), token_rows(LENGTHS)
+    encoder, rows = build_encoder(backbone).train(), token_rows(LENGTHS)
     expected = one_by_one(encoder, rows)
     calls = packed_calls(encoder, monkeypatch)
-    assert has_adapter(body)
+    assert has_adapter(backbone)
     torch.testing.assert_close(encoder.forward_tokens(rows, 600), expected, rtol=0, atol=1e-5)
     assert calls == [True]
 

@@ -60,7 +60,7 @@ def test_gradients_do_not_depend_on_the_budget(make_encoder: MakeEncoder, senten
         encoder = make_encoder(normalize=True)
         vectors = encoder.forward_tokens(encoder.tokenize(sentences[:12]), max_tokens)
         (vectors @ vectors.T).square().mean().backward()
-        gradients.append(encoder.body.get_input_embeddings().weight.grad)
+        gradients.append(encoder.backbone.get_input_embeddings().weight.grad)
     assert gradients[0].abs().max() > 1e-4
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 

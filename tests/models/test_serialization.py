@@ -75,7 +75,7 @@ def assert_all_readers_agree(encoder: SentenceEncoder, folder: Path, texts: list
     assert (ours.pooling, ours.normalize, ours.text) == (encoder.pooling, encoder.normalize, encoder.text)
 
     root = AutoModel.from_pretrained(folder, add_pooling_layer=False)
-    for name, tensor in encoder.body.state_dict().items():
+    for name, tensor in encoder.backbone.state_dict().items():
         assert torch.equal(root.state_dict()[name], tensor), name
     ids = encoder.tokenizer(texts)["input_ids"]
     assert AutoTokenizer.from_pretrained(folder)(texts)["input_ids"] == ids
@@ -95,7 +95,7 @@ def test_a_student_with_its_own_vocabulary_is_read_alike(
 ) -> None:
     encoder = make_encoder(normalize=True)
     encoder.tokenizer = unigram_tokenizer
-    encoder.body.resize_token_embeddings(len(unigram_tokenizer), mean_resizing=False)
+    encoder.backbone.resize_token_embeddings(len(unigram_tokenizer), mean_resizing=False)
     save_encoder(encoder, tmp_path / "student")
     assert_all_readers_agree(encoder, tmp_path / "student", sentences)
 
@@ -117,7 +117,7 @@ def test_the_teacher_of_the_demo_is_read_as_sentence_transformers_reads_it(sente
 def test_what_is_written(make_encoder: MakeEncoder, unigram_tokenizer: Any, tmp_path: Path) -> None:
     encoder = make_encoder(**HEADS["all"])
     encoder.tokenizer = unigram_tokenizer
-    encoder.body.resize_token_embeddings(len(unigram_tokenizer), mean_resizing=False)
+    encoder.backbone.resize_token_embeddings(len(unigram_tokenizer), mean_resizing=False)
     folder = tmp_path / "student"
     save_encoder(encoder, folder, card="Käse\n")
     types = [module["type"] for module in read_json(folder / "modules.json")]

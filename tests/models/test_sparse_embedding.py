@@ -239,7 +239,7 @@ def test_a_distillation_moves_sparse_rows_as_whole_ones(make_encoder: Any, sente
         distilled(make_encoder, sentences, sparse=c, halves=halves, weight_decay=0.0) for c in (True, False)
     )
     start = make_encoder(Pooling.mean).state_dict()
-    name = "body.embeddings.word_embeddings.weight"
+    name = "backbone.embeddings.word_embeddings.weight"
     moved = (sparse.state_dict()[name] - start[name]).abs().amax(1) > 0
     used = {int(i) for row in sparse.tokenize(sentences) for i in row}
     assert set(moved.nonzero().flatten().tolist()) == used

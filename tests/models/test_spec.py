@@ -101,7 +101,7 @@ def test_weights_in_fewer_bits(tiny_bert: Path, sentences: list[str], dtype: Dty
     spec = EncoderSpec(model=str(tiny_bert), dtype=dtype)
     # A precision of the hardware would turn the numbers into another format once more: the specification decides.
     encoder = spec.load_on(torch.device("cpu"), torch.bfloat16, 64)
-    assert {p.dtype for p in encoder.body.parameters()} == {getattr(torch, dtype.value)}
+    assert {p.dtype for p in encoder.backbone.parameters()} == {getattr(torch, dtype.value)}
     assert encoder.precision is None
     vectors = encoder.encode(sentences)
     expected = EncoderSpec(model=str(tiny_bert)).load().encode(sentences)

@@ -138,8 +138,8 @@ def test_bf16_on_a_cpu_gets_the_kernel_with_a_fast_backward_pass(make_encoder: C
     for precision, kernel in ((None, "sdpa"), (torch.bfloat16, "eager")):
         encoder = make_encoder()
         before = encoder.encode(["bei sta", "kra"])
-        place(encoder.body, CPU, precision)
-        assert encoder.body.config._attn_implementation == kernel
+        place(encoder.backbone, CPU, precision)
+        assert encoder.backbone.config._attn_implementation == kernel
         torch.testing.assert_close(encoder.encode(["bei sta", "kra"]), before, rtol=0, atol=1e-5)
 
 
@@ -154,7 +154,7 @@ def test_a_gpu_encodes_as_the_cpu_does(make_encoder: Callable[..., SentenceEncod
     for precision, tolerance in ((None, 1e-4), (torch.bfloat16, 0.1)):
         encoder = make_encoder()
         encoder.precision = precision
-        place(encoder.body, CUDA, precision)
+        place(encoder.backbone, CUDA, precision)
         encoder.to(CUDA)
         torch.testing.assert_close(encoder.encode(sentences), expected, rtol=0, atol=tolerance)
     assert peak_memory_bytes(CUDA) > 0

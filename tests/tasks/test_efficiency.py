@@ -27,9 +27,9 @@ class SmallEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Module()
-        self.body.pieces = nn.Embedding(7, 3)
-        self.body.get_input_embeddings = lambda: self.body.pieces  # type: ignore[assignment]
+        self.backbone = nn.Module()
+        self.backbone.pieces = nn.Embedding(7, 3)
+        self.backbone.get_input_embeddings = lambda: self.backbone.pieces  # type: ignore[assignment]
         self.dense = nn.Linear(3, 2)
         self.batches: list[int] = []
 
@@ -137,7 +137,7 @@ def test_a_transformer_tells_its_sizes(tiny_bert: Path) -> None:
     result = EfficiencyTask(num_passes=1, max_texts=10).score(["a short text"] * 10, encoder)
     metrics = {key.split("/")[2]: value for key, value in result.as_metrics().items()}
     total = sum(parameter.numel() for parameter in encoder.parameters())
-    embeddings = encoder.body.config.vocab_size * encoder.body.config.hidden_size  # type: ignore[union-attr, operator]
+    embeddings = encoder.backbone.config.vocab_size * encoder.backbone.config.hidden_size  # type: ignore[union-attr, operator]
     assert metrics["parameters"] == total and metrics["parameters_without_embeddings"] == total - embeddings > 0
     assert metrics["dimension"] == encoder.dimension
     assert result.details["num_tokens"] == 10 * len(encoder.tokenize(["a short text"])[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 from mlkd.data.pairs import LanguagePair
 from mlkd.data.training_pairs import Indices, TrainingPairs
 from mlkd.errors import MlkdError
-from mlkd.teacher.hard_negatives import NegativeMining, TeacherKnowledge
+from mlkd.teacher.hard_negatives import NegativeMining, NegativeMiningPairs
 
 
 def at_degrees(angles: Sequence[float]) -> Tensor:
@@ -22,8 +22,8 @@ def at_degrees(angles: Sequence[float]) -> Tensor:
     return torch.stack([radians.cos(), radians.sin()], dim=1).float()
 
 
-def knowledge(pairs: TrainingPairs, vectors: Tensor, *, reads_target: bool = False) -> TeacherKnowledge:
-    return TeacherKnowledge(pairs, lambda texts: vectors[texts], reads_target=reads_target, key="teacher")
+def knowledge(pairs: TrainingPairs, vectors: Tensor, *, reads_target: bool = False) -> NegativeMiningPairs:
+    return NegativeMiningPairs(pairs, lambda texts: vectors[texts], reads_target=reads_target, key="teacher")
 
 
 # Sources a to e at 0, 10, 30, 60 and 75 degrees; cosines: 10 -> 0.985, 20 -> 0.940, 30 -> 0.866, 45 -> 0.707.
@@ -129,7 +129,7 @@ def test_it_is_kept_and_found_again(tmp_path: Path) -> None:
         asked.append(texts)
         return VECTORS[texts]
 
-    known = TeacherKnowledge(PAIRS, vectors, reads_target=False, key="teacher")
+    known = NegativeMiningPairs(PAIRS, vectors, reads_target=False, key="teacher")
     mining = NegativeMining(max_similarity=0.95)
     first = mining.open_or_mine(tmp_path, known, 2)
     num_asked = len(asked)
@@ -140,8 +140,8 @@ def test_it_is_kept_and_found_again(tmp_path: Path) -> None:
     # Other settings, numbers, teachers and texts have files of their own.
     mining.open_or_mine(tmp_path, known, 1)
     NegativeMining(max_similarity=0.8).open_or_mine(tmp_path, known, 2)
-    mining.open_or_mine(tmp_path, TeacherKnowledge(PAIRS, vectors, reads_target=False, key="other"), 2)
-    mining.open_or_mine(tmp_path, TeacherKnowledge(PAIRS, vectors, reads_target=True, key="teacher"), 2)
+    mining.open_or_mine(tmp_path, NegativeMiningPairs(PAIRS, vectors, reads_target=False, key="other"), 2)
+    mining.open_or_mine(tmp_path, NegativeMiningPairs(PAIRS, vectors, reads_target=True, key="teacher"), 2)
     other = TrainingPairs.from_corpus([LanguagePair("en", "de", list("abcde"), list("ABCEF"))])
     mining.open_or_mine(tmp_path, knowledge(other, VECTORS), 2)
     assert len(list((tmp_path / "negatives").iterdir())) == 6

@@ -12,14 +12,14 @@ from torch import Tensor
 from mlkd.data.training_pairs import TrainingPairs
 from mlkd.errors import MlkdError
 from mlkd.losses.similarity_matrices import cosine_matrix
-from mlkd.teacher.reduction import ReducedTeacher, ReductionMethod, Taught, TeacherReduction, principal_directions
+from mlkd.teacher.reduction import ReducedTeacher, ReductionMethod, TaughtPairs, TeacherReduction, principal_directions
 from mlkd.teacher.vector_store import VectorStore
 
 PCA = TeacherReduction(method=ReductionMethod.pca)
 NUM_SOURCES = 40
 
 
-def taught(folder: Path, vectors: Tensor, *, num_sources: int = NUM_SOURCES, unknown: int = 0) -> Taught:
+def taught(folder: Path, vectors: Tensor, *, num_sources: int = NUM_SOURCES, unknown: int = 0) -> TaughtPairs:
     """Text i has row i of `vectors`; source i stands beside text num_sources + i; the last `unknown` have no vector."""
     texts = [f"text {i}" for i in range(len(vectors))]
     store = VectorStore(folder)
@@ -29,7 +29,7 @@ def taught(folder: Path, vectors: Tensor, *, num_sources: int = NUM_SOURCES, unk
     positions[len(positions) - unknown :] = -1
     num_pairs = len(vectors) - num_sources
     pairs = TrainingPairs(texts, num_sources, np.arange(num_pairs), np.arange(num_pairs) + num_sources, [num_pairs])
-    return Taught(pairs, store, positions)
+    return TaughtPairs(pairs, store, positions)
 
 
 def cross_lingual(seed: int = 0) -> Tensor:

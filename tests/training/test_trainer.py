@@ -62,7 +62,7 @@ class Runs:
         student = self.make_encoder()
         student.train(dropout)
         student.to(torch.float64 if double else torch.float32)
-        embedding = student.body.get_input_embeddings()
+        embedding = student.backbone.get_input_embeddings()
         sizes = {"num_pieces": embedding.num_embeddings, "embedding_dim": embedding.embedding_dim}
         masked = MaskedLm(mix.masked_lm, student, **sizes, seed=1) if mix.delta else None
         vectors = self.vectors.double() if double else self.vectors
@@ -142,18 +142,18 @@ def test_caching_changes_no_bit_under_dropout(runs: Runs, mix: LossMix, *, spars
 
 
 def fail_above(run: Trainer, tokens: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the student's body fail as a full GPU does where it is given more than `tokens`; gives the sizes it read."""
-    body, sizes = run.student.body, []
-    forward = type(body).forward
+    """Let the student's backbone fail as a full GPU does where it is given more than `tokens`; gives the sizes it read."""
+    backbone, sizes = run.student.backbone, []
+    forward = type(backbone).forward
 
     def limited(self: Any, *args: Any, **kwargs: Any) -> Any:
         size = kwargs["input_ids"].numel()
-        if self is body and size > tokens:
+        if self is backbone and size > tokens:
             raise torch.OutOfMemoryError(f"{size} tokens do not fit")
         sizes.append(size)
         return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(type(body), "forward", limited)
+    monkeypatch.setattr(type(backbone), "forward", limited)
     return sizes
 
 

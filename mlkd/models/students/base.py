@@ -90,10 +90,10 @@ class Student(ABC):
             seed: of fresh weights; the same seed gives the same weights.
         """
 
-    def assemble(self, body: Any, tokenizer: Any, *, normalize: bool, max_length: int) -> SentenceEncoder:
-        denses = [] if self.dense_dim is None else [Dense(body.config.hidden_size, self.dense_dim)]
+    def assemble(self, backbone: Any, tokenizer: Any, *, normalize: bool, max_length: int) -> SentenceEncoder:
+        denses = [] if self.dense_dim is None else [Dense(backbone.config.hidden_size, self.dense_dim)]
         return SentenceEncoder(
-            body,
+            backbone,
             tokenizer,
             pooling=self.pooling or Pooling.mean,
             denses=denses,

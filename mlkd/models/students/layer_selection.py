@@ -9,7 +9,7 @@ from torch import nn
 
 from mlkd.errors import Problem, fail
 
-# Where a body keeps its list of layers; the order of these lists is the order of computation.
+# Where a backbone keeps its list of layers; the order of these lists is the order of computation.
 LAYER_LISTS = {
     "bert": "encoder",
     "roberta": "encoder",
@@ -49,16 +49,16 @@ def check_layers(config: Mapping[str, Any], layers: Sequence[int], model: str) -
         )
 
 
-def select_layers(body: Any, layers: Sequence[int]) -> None:
+def select_layers(backbone: Any, layers: Sequence[int]) -> None:
     """Drop all but `layers` (numbers from 0, rising) of a transformer of a type in LAYER_LISTS, in place."""
-    stack = getattr(body, LAYER_LISTS[body.config.model_type])
+    stack = getattr(backbone, LAYER_LISTS[backbone.config.model_type])
     stack.layer = nn.ModuleList([stack.layer[i] for i in layers])
-    body.config.num_hidden_layers = len(layers)
+    backbone.config.num_hidden_layers = len(layers)
 
 
-def set_dropout(body: nn.Module, probability: float) -> None:
+def set_dropout(backbone: nn.Module, probability: float) -> None:
     """Set every dropout of a pretrained transformer, in its layers and in what its attention reads at run time."""
-    for module in body.modules():
+    for module in backbone.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
         for name in ("dropout_prob", "attention_dropout"):

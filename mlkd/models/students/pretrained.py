@@ -79,21 +79,21 @@ class PretrainedStudent(Student):
             prompt=self.prompt,
             trust_remote_code=self.trust_remote_code,
         )
-        body: Any = start.body
+        backbone: Any = start.backbone
         tokenizer = start.tokenizer
         if self.keep_layers is not None:
-            select_layers(body, self.keep_layers)
+            select_layers(backbone, self.keep_layers)
         if self.trimming.enabled:
             texts, held_out = ([start.text.prompt + t for t in part] for part in (corpus.pairs.texts, corpus.held_out))
-            tokenizer = self.trimming.apply(body, tokenizer, texts, held_out, lower_case=start.text.lower_case)
+            tokenizer = self.trimming.apply(backbone, tokenizer, texts, held_out, lower_case=start.text.lower_case)
         if self.dropout is not None:
-            set_dropout(body, self.dropout)
+            set_dropout(backbone, self.dropout)
         torch.manual_seed(seed)
         if self.adapters.enabled:
             start.requires_grad_(False)
-            self.adapters.attach(body, self.model)
-        max_length = min(self.max_length, model_max_length(body, tokenizer))
-        encoder = self.assemble(body, tokenizer, normalize=normalize, max_length=max_length)
+            self.adapters.attach(backbone, self.model)
+        max_length = min(self.max_length, model_max_length(backbone, tokenizer))
+        encoder = self.assemble(backbone, tokenizer, normalize=normalize, max_length=max_length)
         encoder.pooling = start.pooling
         encoder.text = replace(start.text, max_length=max_length)
         if self.dense_dim is None:

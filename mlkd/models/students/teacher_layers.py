@@ -69,25 +69,25 @@ class TeacherLayersStudent(Student):
 
     def build(self, corpus: StudentCorpus, *, normalize: bool, seed: int) -> SentenceEncoder:
         teacher = load_encoder(self.model, revision=self.revision)
-        body: Any = teacher.body
+        backbone: Any = teacher.backbone
         teacher_tokenizer = teacher.tokenizer
-        max_length = min(self.max_length, model_max_length(body, teacher_tokenizer))
+        max_length = min(self.max_length, model_max_length(backbone, teacher_tokenizer))
         tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.pairs.texts, max_length=max_length)
         embeddings_VH = aligned_embeddings(
             self.token_pairs(corpus.pairs, tokenizer),
             tokenizer,
             teacher_tokenizer,
-            body.get_input_embeddings().weight.detach(),
+            backbone.get_input_embeddings().weight.detach(),
         )
         embedding = nn.Embedding(len(tokenizer), embeddings_VH.shape[1], padding_idx=tokenizer.pad_token_id)
         embedding.load_state_dict({"weight": embeddings_VH})
-        body.set_input_embeddings(embedding)
-        select_layers(body, self.keep_layers)
-        body.config.vocab_size = len(tokenizer)
-        body.config.pad_token_id = tokenizer.pad_token_id
-        set_dropout(body, self.dropout or 0.0)
+        backbone.set_input_embeddings(embedding)
+        select_layers(backbone, self.keep_layers)
+        backbone.config.vocab_size = len(tokenizer)
+        backbone.config.pad_token_id = tokenizer.pad_token_id
+        set_dropout(backbone, self.dropout or 0.0)
         torch.manual_seed(seed)
-        return self.assemble(body, tokenizer, normalize=normalize, max_length=max_length)
+        return self.assemble(backbone, tokenizer, normalize=normalize, max_length=max_length)
 
     def token_pairs(self, pairs: TrainingPairs, tokenizer: Any) -> list[tuple[TokenIds, TokenIds]]:
         """Token ids of the pairs that are aligned, cut to the maximum length, without control tokens."""

@@ -24,21 +24,21 @@ TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra"})
 
 
 @torch.no_grad()
-def start_at_teacher(body: Any, tokenizer: Any, teacher: Any, teacher_tokenizer: Any) -> float:
-    """Copy what fits of `teacher` into `body`, in place, and log how much that was.
+def start_at_teacher(backbone: Any, tokenizer: Any, teacher: Any, teacher_tokenizer: Any) -> float:
+    """Copy what fits of `teacher` into `backbone`, in place, and log how much that was.
 
     Layer i of n takes layer floor(i m / n) of the teacher's m. A weight fits where name and shape are the same, and for
     attention the number of heads too. Pieces take the teacher's embedding of their spelling, all of them its rows where
     both have one vocabulary; positions and segments take its first rows.
 
     Args:
-        body: a BertModel.
-        tokenizer: of `body`.
+        backbone: a BertModel.
+        tokenizer: of `backbone`.
         teacher: a BERT-like transformer.
         teacher_tokenizer: its own.
 
     Returns:
-        The share of `body`'s parameters that were copied, in (0, 1].
+        The share of `backbone`'s parameters that were copied, in (0, 1].
 
     Raises:
         MlkdError: E407 for a teacher of another kind, or one of which nothing fits.
@@ -52,8 +52,8 @@ def start_at_teacher(body: Any, tokenizer: Any, teacher: Any, teacher_tokenizer:
         )
     theirs = teacher.state_dict()
     copied: int = 0
-    for name, weight in body.state_dict().items():
-        source = _source(name, body, teacher)
+    for name, weight in backbone.state_dict().items():
+        source = _source(name, backbone, teacher)
         if name == TOKENS:
             copied += _copy_tokens(weight, tokenizer, theirs[TOKENS], teacher_tokenizer)
         elif name in (POSITIONS, SEGMENTS) and name in theirs:
@@ -61,12 +61,12 @@ def start_at_teacher(body: Any, tokenizer: Any, teacher: Any, teacher_tokenizer:
         elif source in theirs and theirs[source].shape == weight.shape:
             weight.copy_(theirs[source])
             copied += weight.numel()
-    total = sum(int(p.numel()) for p in body.parameters())
+    total = sum(int(p.numel()) for p in backbone.parameters())
     if not copied:
         raise fail(
             "E407",
             f"nothing of the teacher fits the student: hidden size {teacher.config.hidden_size} there, "
-            f"{body.config.hidden_size} here",
+            f"{backbone.config.hidden_size} here",
             where="student.from_teacher",
             remedy=f"set student.hidden_size={teacher.config.hidden_size} "
             f"student.num_attention_heads={teacher.config.num_attention_heads} "
@@ -76,13 +76,13 @@ def start_at_teacher(body: Any, tokenizer: Any, teacher: Any, teacher_tokenizer:
     return copied / total
 
 
-def _source(name: str, body: Any, teacher: Any) -> str | None:
+def _source(name: str, backbone: Any, teacher: Any) -> str | None:
     """The teacher's name for a weight of the student's; None where it has none."""
     match = LAYER.fullmatch(name)
     if match is None:
         return name
-    depth, depth_of_teacher = body.config.num_hidden_layers, teacher.config.num_hidden_layers
-    same_heads = body.config.num_attention_heads == teacher.config.num_attention_heads
+    depth, depth_of_teacher = backbone.config.num_hidden_layers, teacher.config.num_hidden_layers
+    same_heads = backbone.config.num_attention_heads == teacher.config.num_attention_heads
     # The same matrices cut into other heads compute something else; the norm behind them does not care.
     if match[2].startswith("attention.") and "LayerNorm" not in match[2] and not same_heads:
         return None

@@ -83,11 +83,11 @@ class ThinDeepStudent(Student):
         if tokenizer is None:
             tokenizer = self.vocabulary.open_or_train(corpus.cache_dir, corpus.pairs.texts, max_length=self.max_length)
         torch.manual_seed(seed)
-        body = self.build_body(len(tokenizer), tokenizer.pad_token_id)
+        backbone = self.build_body(len(tokenizer), tokenizer.pad_token_id)
         if self.from_teacher:
             teacher = load_encoder(self.teacher_model, revision=self.teacher_revision)
-            start_at_teacher(body, tokenizer, teacher.body, teacher.tokenizer)
-        return self.assemble(body, tokenizer, normalize=normalize, max_length=self.max_length)
+            start_at_teacher(backbone, tokenizer, teacher.backbone, teacher.tokenizer)
+        return self.assemble(backbone, tokenizer, normalize=normalize, max_length=self.max_length)
 
     def build_body(self, num_tokens: int, pad_token_id: int) -> Any:
         """The transformer with fresh weights, a `BertModel` without pooler."""
@@ -106,9 +106,9 @@ class ThinDeepStudent(Student):
             attention_probs_dropout_prob=dropout,
             type_vocab_size=1,
         )
-        body = BertModel(config, add_pooling_layer=False)
+        backbone = BertModel(config, add_pooling_layer=False)
         if self.identity_start:
-            for layer in body.encoder.layer:
+            for layer in backbone.encoder.layer:
                 nn.init.zeros_(layer.attention.output.dense.weight)
                 nn.init.zeros_(layer.output.dense.weight)
-        return body
+        return backbone

@@ -26,7 +26,7 @@ SPECIAL_NAMES = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
 POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 
 
-class Pieces:
+class PrunableVocabulary:
     """The vocabulary of a fast tokenizer, seen as what can be taken out of it.
 
     Args:

@@ -25,7 +25,7 @@ from mlkd.data.formats.compression import find_missing
 from mlkd.data.formats.tsv import read_lines
 from mlkd.data.languages import script_of
 from mlkd.errors import MlkdError, fail, out_of_range
-from mlkd.models.students.tokenizer_pruning import POSITIONS_FROM_PADDING, SPECIAL_NAMES, Ids, Pieces
+from mlkd.models.students.tokenizer_pruning import POSITIONS_FROM_PADDING, SPECIAL_NAMES, Ids, PrunableVocabulary
 from mlkd.models.tokenization import tokenize_texts
 
 log = logging.getLogger("mlkd")
@@ -65,12 +65,18 @@ class Trimming:
             raise MlkdError(missing)
 
     def apply(
-        self, body: Any, tokenizer: Any, texts: Sequence[str], held_out: Sequence[str] = (), *, lower_case: bool = False
+        self,
+        backbone: Any,
+        tokenizer: Any,
+        texts: Sequence[str],
+        held_out: Sequence[str] = (),
+        *,
+        lower_case: bool = False,
     ) -> Any:
-        """Cut `body`'s embedding in place; log what stayed and how much of `held_out` is tokenised as before.
+        """Cut `backbone`'s embedding in place; log what stayed and how much of `held_out` is tokenised as before.
 
         Args:
-            body: a transformer whose token embedding has a row for each id of `tokenizer`.
+            backbone: a transformer whose token embedding has a row for each id of `tokenizer`.
             tokenizer: its fast tokenizer; not changed.
             texts: the corpus.
             held_out: texts to measure coverage on.
@@ -82,9 +88,9 @@ class Trimming:
         Raises:
             MlkdError: E204 where max_pieces is too few, E408 for a tokenizer that cannot be trimmed.
         """
-        pieces = Pieces(tokenizer)
+        pieces = PrunableVocabulary(tokenizer)
         counts_V, scripts = self._count(tokenizer, texts, lower_case)
-        up_to_padding = body.config.model_type in POSITIONS_FROM_PADDING
+        up_to_padding = backbone.config.model_type in POSITIONS_FROM_PADDING
         kept = self._choose(pieces, counts_V, pieces.always(scripts, up_to_padding=up_to_padding))
         trimmed = pieces.without_others(kept)
         sample = texts[:: max(1, len(texts) // CHECKED_TEXTS)][:CHECKED_TEXTS]
@@ -93,7 +99,7 @@ class Trimming:
         if held_out:
             share = coverage(tokenizer, trimmed, kept, held_out, lower_case=lower_case)
             log.info("%.1f %% of %s held-out texts are tokenised as before", 100 * share, f"{len(held_out):,}")
-        keep_rows(body, kept, tokenizer)
+        keep_rows(backbone, kept, tokenizer)
         return trimmed
 
     def _count(self, tokenizer: Any, texts: Sequence[str], lower_case: bool) -> tuple[Ids, frozenset[str]]:
@@ -119,7 +125,7 @@ class Trimming:
             while block := list(islice(stream, BLOCK_TEXTS)):
                 yield block
 
-    def _choose(self, pieces: Pieces, counts_V: Ids, kept: set[int]) -> Ids:
+    def _choose(self, pieces: PrunableVocabulary, counts_V: Ids, kept: set[int]) -> Ids:
         """Ids that stay, rising: `kept` (which grows), then the most frequent."""
         if self.max_pieces is not None and len(kept) > self.max_pieces:
             raise fail(
@@ -169,22 +175,22 @@ def _compare(
         yield np.array_equal(new_V[old], new), bool((new_V[old] >= 0).all())
 
 
-def keep_rows(body: Any, kept: Ids, tokenizer: Any) -> None:
-    """Give `body` the embedding rows `kept` alone, and its config the new numbers.
+def keep_rows(backbone: Any, kept: Ids, tokenizer: Any) -> None:
+    """Give `backbone` the embedding rows `kept` alone, and its config the new numbers.
 
     Args:
-        body: changed in place.
+        backbone: changed in place.
         kept: rising ids, the padding piece's among them.
         tokenizer: before trimming.
     """
-    old = body.get_input_embeddings()
+    old = backbone.get_input_embeddings()
     new = {int(piece): i for i, piece in enumerate(kept)}
     rows = torch.from_numpy(kept)
     embedding = nn.Embedding(len(kept), old.embedding_dim, padding_idx=new[tokenizer.pad_token_id])
     embedding.load_state_dict({"weight": old.weight.detach()[rows]})
-    body.set_input_embeddings(embedding)
-    body.config.vocab_size = len(kept)
+    backbone.set_input_embeddings(embedding)
+    backbone.config.vocab_size = len(kept)
     for name in SPECIAL_NAMES:
-        number = getattr(body.config, f"{name}_token_id", None)
+        number = getattr(backbone.config, f"{name}_token_id", None)
         if number is not None:
-            setattr(body.config, f"{name}_token_id", new.get(number))
+            setattr(backbone.config, f"{name}_token_id", new.get(number))

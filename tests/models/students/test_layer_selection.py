@@ -1,4 +1,4 @@
-"""Layers are chosen in every kind of body we claim, and nowhere else."""
+"""Layers are chosen in every kind of backbone we claim, and nowhere else."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ SHAPE = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 4, "num_attent
 
 
 def make(kind: str) -> Any:
-    """A body of four layers with weights large enough to tell them apart."""
+    """A backbone of four layers with weights large enough to tell them apart."""
     from transformers import AutoConfig, AutoModel
 
     torch.manual_seed(1)
-    body = AutoModel.from_config(AutoConfig.for_model(kind, **SHAPE, max_position_embeddings=20, pad_token_id=1))
+    backbone = AutoModel.from_config(AutoConfig.for_model(kind, **SHAPE, max_position_embeddings=20, pad_token_id=1))
     with torch.no_grad():
-        for weight in body.parameters():
+        for weight in backbone.parameters():
             weight.normal_()
-    return body.eval()
+    return backbone.eval()
 
 
 @pytest.mark.parametrize("kind", LAYER_LISTS)
 def test_chosen_layers_alone_are_computed(kind: str) -> None:
-    body, cut = make(kind), make(kind)
+    backbone, cut = make(kind), make(kind)
     select_layers(cut, [0, 3])
     check_layers(cut.config.to_dict(), [1], "cut")
     with pytest.raises(MlkdError, match="must be below 2"):
         check_layers(cut.config.to_dict(), [2], "cut")
-    stack = getattr(body, LAYER_LISTS[kind]).layer
+    stack = getattr(backbone, LAYER_LISTS[kind]).layer
     for layer in (stack[1], stack[2]):  # computed as if they were not there
         layer.forward = lambda hidden, *args, **kwargs: hidden if kind != "mpnet" else (hidden,)
     ids = torch.tensor([[5, 6, 7], [8, 9, 1]])
     mask = (ids != 1).long()
     with torch.no_grad():
-        expected = body(input_ids=ids, attention_mask=mask)[0]
+        expected = backbone(input_ids=ids, attention_mask=mask)[0]
         actual = cut(input_ids=ids, attention_mask=mask)[0]
     torch.testing.assert_close(actual, expected)
 
@@ -57,7 +57,7 @@ def test_a_student_of_some_layers_survives_its_folder(
     student.check_files()
     encoder = student.build(student_corpus, normalize=True, seed=1).eval()
     teacher: Any = load_transformer(tiny_xlmr)[0]
-    for mine, number in zip(encoder.body.encoder.layer, [0, 2], strict=True):  # type: ignore[union-attr, arg-type]
+    for mine, number in zip(encoder.backbone.encoder.layer, [0, 2], strict=True):  # type: ignore[union-attr, arg-type]
         theirs = teacher.encoder.layer[number].state_dict()
         assert all(torch.equal(weight, theirs[name]) for name, weight in mine.state_dict().items())
     save_encoder(encoder, tmp_path / "student")

@@ -124,7 +124,7 @@ def deep_xlmr(tiny_xlmr: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     encoder = load_encoder(str(tiny_xlmr))
     config = XLMRobertaConfig.from_pretrained(tiny_xlmr)
     config.num_hidden_layers = 12
-    encoder.body = XLMRobertaModel(config, add_pooling_layer=False)
+    encoder.backbone = XLMRobertaModel(config, add_pooling_layer=False)
     folder = tmp_path_factory.mktemp("models") / "deep-xlmr"
     save_encoder(encoder, folder)
     return folder
@@ -140,8 +140,8 @@ def test_every_option_builds(
     student = student_of(f"student={option}", "loss=lealla", *teacher, *named)
     if isinstance(student, ThinDeepStudent):
         with torch.device("meta"):
-            body = student.build_body(1000, 0)
-        assert (len(body.encoder.layer), body.config.hidden_size) == (student.num_layers, student.hidden_size)
+            backbone = student.build_body(1000, 0)
+        assert (len(backbone.encoder.layer), backbone.config.hidden_size) == (student.num_layers, student.hidden_size)
         return
     if isinstance(student, PretrainedStudent):
         student.model = student.model if option == "teacher_copy" else str(deep_xlmr)

@@ -39,18 +39,22 @@ def test_a_students_layers_are_the_teachers(tiny_bert: Path, student_corpus: Stu
     student = layered(tiny_bert, *layers)
     student.check_files()
     encoder = build(student, student_corpus)
-    body: Any = encoder.body
+    backbone: Any = encoder.backbone
     teacher: Any = load_transformer(tiny_bert)[0]
-    assert len(body.encoder.layer) == len(layers)
-    for mine, number in zip(body.encoder.layer, layers, strict=True):
+    assert len(backbone.encoder.layer) == len(layers)
+    for mine, number in zip(backbone.encoder.layer, layers, strict=True):
         theirs = teacher.encoder.layer[number].state_dict()
         assert mine.state_dict().keys() == theirs.keys()
         assert all(torch.equal(weight, theirs[name]) for name, weight in mine.state_dict().items())
     for name, weight in teacher.embeddings.state_dict().items():
         if name != "word_embeddings.weight":
-            assert torch.equal(body.embeddings.state_dict()[name], weight)
-    assert (body.config.num_hidden_layers, body.config.vocab_size, body.config.pad_token_id) == (len(layers), 400, 0)
-    assert body.get_input_embeddings().weight.shape == (400, 16)
+            assert torch.equal(backbone.embeddings.state_dict()[name], weight)
+    assert (backbone.config.num_hidden_layers, backbone.config.vocab_size, backbone.config.pad_token_id) == (
+        len(layers),
+        400,
+        0,
+    )
+    assert backbone.get_input_embeddings().weight.shape == (400, 16)
     assert (student.read_hidden_size(), student.read_dimension(), encoder.dimension) == (16, 16, 16)
     assert encoder.text.max_length == 24  # the teacher has positions for no more
     assert all(p.requires_grad for p in encoder.parameters())
@@ -58,9 +62,9 @@ def test_a_students_layers_are_the_teachers(tiny_bert: Path, student_corpus: Stu
 
 def test_its_embeddings_start_at_the_teachers(tiny_bert: Path, student_corpus: StudentCorpus) -> None:
     encoder = build(layered(tiny_bert, 0), student_corpus)
-    weight = encoder.body.get_input_embeddings().weight  # type: ignore[operator]
-    body, tokenizer = load_transformer(tiny_bert)
-    teacher_WH: Any = body.get_input_embeddings().weight
+    weight = encoder.backbone.get_input_embeddings().weight  # type: ignore[operator]
+    backbone, tokenizer = load_transformer(tiny_bert)
+    teacher_WH: Any = backbone.get_input_embeddings().weight
     for mine, theirs in ((0, "[PAD]"), (1, "[CLS]"), (2, "[SEP]"), (3, "[UNK]"), (4, "[MASK]")):
         assert torch.equal(weight[mine], teacher_WH[tokenizer.convert_tokens_to_ids(theirs)])
     assert torch.isfinite(weight).all()

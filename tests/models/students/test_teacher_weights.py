@@ -38,7 +38,7 @@ def test_the_same_shape_and_vocabulary_give_a_copy(
     caplog.set_level(logging.INFO, "mlkd")
     encoder = build(tiny_bert, student_corpus, num_layers=2, tokenizer=str(tiny_bert))
     torch.testing.assert_close(encoder.encode(sentences), load_encoder(str(tiny_bert)).encode(sentences))
-    total = sum(p.numel() for p in encoder.body.parameters())
+    total = sum(p.numel() for p in encoder.backbone.parameters())
     assert f"100.0 % of the student's {total:,} parameters start at the teacher's" in caplog.messages
 
 
@@ -48,7 +48,7 @@ def test_layers_are_spread_over_the_teachers(
 ) -> None:
     encoder = build(tiny_xlmr, student_corpus, num_layers=depth)
     teacher: Any = load_transformer(tiny_xlmr)[0]
-    for layer, number in zip(encoder.body.encoder.layer, sources, strict=True):
+    for layer, number in zip(encoder.backbone.encoder.layer, sources, strict=True):
         theirs = teacher.encoder.layer[number].state_dict()
         assert all(torch.equal(weight, theirs[name]) for name, weight in layer.state_dict().items())
 
@@ -56,7 +56,7 @@ def test_layers_are_spread_over_the_teachers(
 def test_embeddings_are_the_teachers_of_the_same_spelling(tiny_xlmr: Path, student_corpus: StudentCorpus) -> None:
     encoder = build(tiny_xlmr, student_corpus, num_layers=1)
     teacher, theirs = load_transformer(tiny_xlmr)
-    mine = encoder.body.embeddings
+    mine = encoder.backbone.embeddings
     assert torch.equal(mine.position_embeddings.weight, teacher.embeddings.position_embeddings.weight[2:26])
     assert torch.equal(mine.token_type_embeddings.weight, teacher.embeddings.token_type_embeddings.weight)
     rows, teacher_rows = mine.word_embeddings.weight, teacher.embeddings.word_embeddings.weight
@@ -71,8 +71,8 @@ def test_embeddings_are_the_teachers_of_the_same_spelling(tiny_xlmr: Path, stude
 def test_what_does_not_fit_stays_fresh(tiny_bert: Path, student_corpus: StudentCorpus) -> None:
     fields = {"num_layers": 2, "tokenizer": str(tiny_bert)}
     teacher = load_transformer(tiny_bert)[0].state_dict()
-    wide = build(tiny_bert, student_corpus, **fields, intermediate_size=20).body.state_dict()
-    heads = build(tiny_bert, student_corpus, **fields, num_attention_heads=4).body.state_dict()
+    wide = build(tiny_bert, student_corpus, **fields, intermediate_size=20).backbone.state_dict()
+    heads = build(tiny_bert, student_corpus, **fields, num_attention_heads=4).backbone.state_dict()
     inner, query = "encoder.layer.0.intermediate.dense.weight", "encoder.layer.0.attention.self.query.weight"
     norm = "encoder.layer.0.attention.output.LayerNorm.weight"
     assert wide[inner].shape == (20, 16) and torch.equal(wide[query], teacher[query])
@@ -93,10 +93,10 @@ def test_a_teacher_of_which_nothing_fits(tiny_bert: Path, student_corpus: Studen
 def test_a_teacher_of_another_kind(tiny_bert: Path) -> None:
     from transformers import DistilBertConfig, DistilBertModel
 
-    body, tokenizer = load_transformer(tiny_bert)
+    backbone, tokenizer = load_transformer(tiny_bert)
     other = DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32))
     with pytest.raises(MlkdError, match=r"E407.*got 'distilbert'"):
-        start_at_teacher(body, tokenizer, other, tokenizer)
+        start_at_teacher(backbone, tokenizer, other, tokenizer)
 
 
 def test_the_runs_teacher_is_taken_where_none_is_named() -> None:

@@ -49,10 +49,10 @@ def expected_parameters(vocabulary: int, layers: int, hidden: int, ffn: int, pos
 def test_the_shape_of_a_thin_deep_student(student_corpus: StudentCorpus) -> None:
     student = ThinDeepStudent(**TINY, pooling=Pooling.cls, dense_dim=7)
     encoder = build(student, student_corpus)
-    config: Any = encoder.body.config
+    config: Any = encoder.backbone.config
     shape = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
     assert shape == (3, 12, 3, 20)
-    assert num_parameters(encoder.body) == expected_parameters(400, 3, 12, 20, 24)
+    assert num_parameters(encoder.backbone) == expected_parameters(400, 3, 12, 20, 24)
     assert (student.read_hidden_size(), student.read_dimension(), encoder.dimension) == (12, 7, 7)
     assert encoder.encode(["bei sta", ""]).shape == (2, 7)
     assert encoder.pooling is Pooling.cls
@@ -84,9 +84,9 @@ def test_leallas_architectures(option: str, shape: tuple[int, int, int, int], mi
     assert (student.pooling, student.normalize, student.tokenizer) == (Pooling.cls, True, "sentence-transformers/LaBSE")
     assert (student.num_layers, student.hidden_size, student.intermediate_size, student.num_attention_heads) == shape
     with torch.device("meta"):
-        body = student.build_body(501_153, 0)
-    assert num_parameters(body) == expected_parameters(501_153, *shape[:3], 128)
-    assert round(num_parameters(body) / 1e6) == millions
+        backbone = student.build_body(501_153, 0)
+    assert num_parameters(backbone) == expected_parameters(501_153, *shape[:3], 128)
+    assert round(num_parameters(backbone) / 1e6) == millions
 
 
 def test_laser3s_architecture() -> None:
@@ -96,15 +96,15 @@ def test_laser3s_architecture() -> None:
     assert (student.vocabulary.size, student.tokenizer, student.num_attention_heads) == (8000, "", 4)
     assert (student.pooling, student.dropout) == (Pooling.cls, 0.3)
     with torch.device("meta"):
-        body = student.build_body(8000, 0)
-    assert num_parameters(body) == expected_parameters(8000, 12, 1024, 2048, 128)
-    assert round(num_parameters(body) / 1e6) == 109
+        backbone = student.build_body(8000, 0)
+    assert num_parameters(backbone) == expected_parameters(8000, 12, 1024, 2048, 128)
+    assert round(num_parameters(backbone) / 1e6) == 109
 
 
 def test_without_layers_a_student_averages_its_embeddings(student_corpus: StudentCorpus) -> None:
     encoder = build(ThinDeepStudent(**TINY | {"num_layers": 0}), student_corpus)
     (row,) = encoder.tokenize(["bei sta"])
-    embeddings = encoder.body.embeddings(input_ids=torch.tensor([row.tolist()]))  # type: ignore[operator]
+    embeddings = encoder.backbone.embeddings(input_ids=torch.tensor([row.tolist()]))  # type: ignore[operator]
     torch.testing.assert_close(encoder.encode(["bei sta"])[0], embeddings[0].mean(0).detach())
 
 
@@ -113,9 +113,9 @@ def test_an_identity_start_gives_out_the_embeddings(student_corpus: StudentCorpu
         encoder = build(ThinDeepStudent(**TINY, identity_start=identity_start), student_corpus).eval()
         (row,) = encoder.tokenize(sentences[:1])
         ids = torch.tensor([row.tolist()])
-        body: Any = encoder.body
+        backbone: Any = encoder.backbone
         with torch.no_grad():
-            embeddings, output = body.embeddings(input_ids=ids), body(input_ids=ids)[0]
+            embeddings, output = backbone.embeddings(input_ids=ids), backbone(input_ids=ids)[0]
         difference = (output - embeddings).abs().max().item()
         assert difference < 1e-3 if identity_start else difference > 0.01
 
@@ -124,7 +124,7 @@ def test_an_identity_start_still_learns_in_every_layer(student_corpus: StudentCo
     encoder = build(ThinDeepStudent(**TINY, identity_start=True), student_corpus)
     vectors = encoder.forward_tokens(encoder.tokenize(sentences[:8]), 10_000)
     (vectors - torch.linspace(-1, 1, 12)).square().mean().backward()
-    for layer in encoder.body.encoder.layer:  # type: ignore[union-attr]
+    for layer in encoder.backbone.encoder.layer:  # type: ignore[union-attr]
         for weight in (layer.attention.output.dense.weight, layer.output.dense.weight):  # type: ignore[union-attr]
             assert weight.grad.abs().max() > 0
 
@@ -133,7 +133,7 @@ def test_the_seed_decides_the_weights(student_corpus: StudentCorpus) -> None:
     student = ThinDeepStudent(**TINY, dense_dim=5)
     first, again, other = (build(student, student_corpus, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    word = "body.embeddings.word_embeddings.weight"
+    word = "backbone.embeddings.word_embeddings.weight"
     assert not torch.equal(first[word], other[word])
     assert not torch.equal(first["denses.0.linear.weight"], other["denses.0.linear.weight"])
 
@@ -157,7 +157,7 @@ def test_a_thin_deep_student_takes_another_models_tokenizer(
     student = ThinDeepStudent(**TINY, tokenizer=str(tiny_bert))
     student.check_files()
     encoder, bert = build(student, student_corpus), load_encoder(str(tiny_bert))
-    assert len(encoder.tokenizer) == len(bert.tokenizer) == encoder.body.get_input_embeddings().num_embeddings
+    assert len(encoder.tokenizer) == len(bert.tokenizer) == encoder.backbone.get_input_embeddings().num_embeddings
     for ours, theirs in zip(encoder.tokenize(sentences), bert.tokenize(sentences), strict=True):
         assert ours.tolist() == theirs.tolist()
     assert encoder.encode(sentences).shape == (len(sentences), 12)

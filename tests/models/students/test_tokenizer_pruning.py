@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkd.errors import MlkdError
-from mlkd.models.students.tokenizer_pruning import Pieces
+from mlkd.models.students.tokenizer_pruning import PrunableVocabulary
 
 LATIN = frozenset({"Latin"})
 
@@ -55,8 +55,10 @@ def ids_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return list(tokenizer(texts, verbose=False)["input_ids"])
 
 
-def choose(tokenizer: Any, texts: list[str], scripts: frozenset[str] = LATIN) -> tuple[Pieces, Any, list[int]]:
-    pieces = Pieces(tokenizer)
+def choose(
+    tokenizer: Any, texts: list[str], scripts: frozenset[str] = LATIN
+) -> tuple[PrunableVocabulary, Any, list[int]]:
+    pieces = PrunableVocabulary(tokenizer)
     kept = pieces.always(scripts, up_to_padding=False)
     for row in ids_of(tokenizer, texts):
         for piece in row:
@@ -132,7 +134,7 @@ def test_ids_up_to_paddings_stay_where_positions_count_from_it(tokenizers: dict[
     tokenizer = tokenizers["BPE"]
     tokenizer.pad_token, before = "Ġb", tokenizer.pad_token
     try:
-        kept = Pieces(tokenizer).always(LATIN, up_to_padding=True)
+        kept = PrunableVocabulary(tokenizer).always(LATIN, up_to_padding=True)
         assert tokenizer.pad_token_id > 200
         assert set(range(tokenizer.pad_token_id + 1)) <= kept
     finally:
@@ -140,7 +142,7 @@ def test_ids_up_to_paddings_stay_where_positions_count_from_it(tokenizers: dict[
 
 
 def test_every_merge_on_the_way_to_a_kept_piece_stays(tokenizers: dict[str, Any]) -> None:
-    pieces = Pieces(tokenizers["BPE"])
+    pieces = PrunableVocabulary(tokenizers["BPE"])
     longest = max(pieces.ids, key=len)
     needed = tokenizers["BPE"].convert_ids_to_tokens(sorted(pieces.needed_by(pieces.ids[longest])))
     assert longest in needed and len(needed) > 1
@@ -178,7 +180,7 @@ def test_a_tokenizer_of_another_kind_is_refused() -> None:
     backend = Tokenizer(models.BPE({"a": 0, "b": 1, "ab</w>": 2}, [], end_of_word_suffix="</w>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="a")
     with pytest.raises(MlkdError) as caught:
-        Pieces(tokenizer)
+        PrunableVocabulary(tokenizer)
     (problem,) = caught.value.problems
     assert (problem.code, problem.where) == ("E408", "student.trimming")
     assert "BPE with end_of_word_suffix" in problem.what

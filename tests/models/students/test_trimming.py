@@ -55,7 +55,7 @@ def test_held_out_text_of_kept_pieces_keeps_tokens_and_vectors(model: Path, corp
     kept = kept_ids(full, trimmed)
     assert kept == sorted(set(kept)) and len(kept) < len(full.tokenizer)
     assert torch.equal(
-        trimmed.body.get_input_embeddings().weight, full.body.get_input_embeddings().weight[kept]  # type: ignore[operator]
+        trimmed.backbone.get_input_embeddings().weight, full.backbone.get_input_embeddings().weight[kept]  # type: ignore[operator]
     )  # fmt: skip
     texts = [*corpus.pairs.texts, *corpus.held_out]
     covered = [set(row.tolist()) <= set(kept) for row in full.tokenize(texts)]
@@ -70,8 +70,8 @@ def test_held_out_text_of_kept_pieces_keeps_tokens_and_vectors(model: Path, corp
 def test_the_config_follows(tiny_xlmr: Path, tiny_bert: Path, corpus: StudentCorpus) -> None:
     for folder, pad in ((tiny_xlmr, 1), (tiny_bert, 0)):
         encoder = build(folder, corpus)
-        config: Any = encoder.body.config
-        rows = encoder.body.get_input_embeddings()  # type: ignore[operator]
+        config: Any = encoder.backbone.config
+        rows = encoder.backbone.get_input_embeddings()  # type: ignore[operator]
         assert config.vocab_size == len(encoder.tokenizer) == rows.num_embeddings
         assert config.pad_token_id == encoder.tokenizer.pad_token_id == rows.padding_idx == pad
         assert not rows.weight[pad].any()
@@ -225,10 +225,10 @@ def test_the_size_of_xlmr_base(pieces: int, millions: float) -> None:
 
     config = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1)
     with torch.device("meta"):
-        body = XLMRobertaModel(config, add_pooling_layer=False)
-        keep_rows(body, np.arange(pieces), SimpleNamespace(pad_token_id=1))
-    assert body.config.vocab_size == pieces
-    assert round(sum(p.numel() for p in body.parameters()) / 1e6, 1) == millions
+        backbone = XLMRobertaModel(config, add_pooling_layer=False)
+        keep_rows(backbone, np.arange(pieces), SimpleNamespace(pad_token_id=1))
+    assert backbone.config.vocab_size == pieces
+    assert round(sum(p.numel() for p in backbone.parameters()) / 1e6, 1) == millions
 
 
 def test_ranges() -> None:

@@ -288,8 +288,8 @@ def test_inputs_are_left_alone_and_the_result_is_the_same_again(
 
 
 def test_a_corpus_without_pairs_says_so(tiny_bert: Path) -> None:
-    body, tokenizer = load_transformer(tiny_bert)
+    backbone, tokenizer = load_transformer(tiny_bert)
     with pytest.raises(MlkdError) as caught:
-        aligned_embeddings([], tokenizer, tokenizer, body.get_input_embeddings().weight)
+        aligned_embeddings([], tokenizer, tokenizer, backbone.get_input_embeddings().weight)
     (problem,) = caught.value.problems
     assert problem.code == "E303" and "no sentence pairs" in problem.what and problem.remedy
