@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, out_of_range
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,11 +25,6 @@ class HyperParameterSearch:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        least = {"trials": 1, "startup_trials": 1, "seed": 0}
-        problems = [
-            Problem("E204", f"must be >= {low} (got {getattr(self, name)})", name)
-            for name, low in least.items()
-            if getattr(self, name) < low
-        ]
+        problems = [*out_of_range(self, "trials", "startup_trials", ge=1), *out_of_range(self, "seed", ge=0)]
         if problems:
             raise MlkdError(problems)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlkd.data.formats.tsv import OnBadUtf8
-from mlkd.errors import MlkdError, Problem, did_you_mean
+from mlkd.errors import MlkdError, Problem, did_you_mean, out_of_range
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import Backend, NeighbourSearch
 from mlkd.knn.retrieval import Retrieval
@@ -90,12 +90,9 @@ class MineConfig(EncoderSettings):
         if self.search.backend is Backend.faiss_ivf:
             what = "searches one index of everything, and mining goes block by block; use torch or faiss"
             yield Problem("E209", f"faiss_ivf {what}", "search.backend")
-        for name in ("num_neighbours", "num_shards"):
-            if getattr(self, name) < 1:
-                yield Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name)
+        yield from out_of_range(self, "num_neighbours", "num_shards", ge=1)
         yield from self.setting_problems()
-        if not self.wait_minutes >= 0:
-            yield Problem("E204", f"must be >= 0 (got {self.wait_minutes})", "wait_minutes")
+        yield from out_of_range(self, "wait_minutes", ge=0)
         if self.threshold is not None and self.threshold != self.threshold:
             yield Problem("E204", "must be a number (got nan)", "threshold")
         if self.num_shards >= 1 and not 0 <= self.shard < self.num_shards:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlkd.config.hpo_schema import HyperParameterSearch
 from mlkd.data.corpora.base import ParallelCorpus
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, Problem, out_of_range
 from mlkd.losses.mix import LossMix
 from mlkd.models.students.base import Student
 from mlkd.models.students.pretrained import PretrainedStudent
@@ -39,11 +39,7 @@ class Evaluation:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name)
-            for name in ("every_steps", "patience")
-            if getattr(self, name) is not None and getattr(self, name) < 1
-        ]
+        problems = out_of_range(self, "every_steps", "patience", ge=1)
         if self.metric and self.metric.count("/") != 2:
             problems.append(Problem("E204", f"must be task/language/metric (got '{self.metric}')", "metric"))
         if problems:
@@ -63,12 +59,7 @@ class Checkpointing:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem("E204", f"must be >= 1 (got {getattr(self, name)})", name)
-            for name in ("every_steps", "keep")
-            if getattr(self, name) is not None and getattr(self, name) < 1
-        ]
-        if problems:
+        if problems := out_of_range(self, "every_steps", "keep", ge=1):
             raise MlkdError(problems)
 
 
@@ -143,8 +134,7 @@ class TrainConfig:
 
 def range_problems(config: Any) -> Iterator[Problem]:
     """What is wrong with the root's own fields, of a TrainConfig or of the DictConfig that is to become one."""
-    if config.log_every_steps < 1:
-        yield Problem("E204", f"must be >= 1 (got {config.log_every_steps})", "log_every_steps")
+    yield from out_of_range(config, "log_every_steps", ge=1)
     if not 0 <= config.seed < 2**63:
         yield Problem("E204", f"must be in [0, 2^63) (got {config.seed})", "seed")
     if not config.name or "/" in config.name or config.name.startswith("."):

@@ -1,8 +1,8 @@
 """Language adapters: a frozen transformer, and small trained matrices beside its linear layers.
 
-One run trains one adapter, so a student of many languages is as many runs over the same frozen backbone, each aligned with
-the same teacher; a new language changes no other. The student's folder holds the merged weights, which load anywhere,
-and `adapter/` the adapter alone, which `peft` puts on the backbone it was trained on.
+One run trains one adapter, so a student of many languages is as many runs over the same frozen backbone, each aligned
+with the same teacher; a new language changes no other. The student's folder holds the merged weights, which load
+anywhere, and `adapter/` the adapter alone, which `peft` puts on the backbone it was trained on.
 
 Source: modules per language in one aligned space as in Huang et al. 2025, "Modular Sentence Encoders: Separating
 Language Specialization from Cross-Lingual Alignment" (their alignment adapters on frozen encoders); the adapter is LoRA
@@ -20,7 +20,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mlkd.errors import MlkdError, Problem, did_you_mean, fail
+from mlkd.errors import MlkdError, did_you_mean, fail, out_of_range
 from mlkd.models.hub import name_anywhere
 
 log = logging.getLogger("mlkd")
@@ -47,13 +47,11 @@ class Adapters:
     modules: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.rank < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.rank})", "rank"))
-        if self.alpha <= 0:
-            problems.append(Problem("E204", f"must be > 0 (got {self.alpha})", "alpha"))
-        if not 0 <= self.dropout < 1:
-            problems.append(Problem("E204", f"must be in [0, 1) (got {self.dropout})", "dropout"))
+        problems = [
+            *out_of_range(self, "rank", ge=1),
+            *out_of_range(self, "alpha", gt=0),
+            *out_of_range(self, "dropout", ge=0, lt=1),
+        ]
         if problems:
             raise MlkdError(problems)
 

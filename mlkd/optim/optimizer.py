@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mlkd.errors import MlkdError, Problem, fail
+from mlkd.errors import MlkdError, Problem, fail, out_of_range
 from mlkd.optim.adamw import parameter_groups
 from mlkd.optim.schedule import Schedule, learning_rate_factor
 from mlkd.optim.sparse_adamw import SparseAdamW
@@ -52,25 +52,12 @@ class Optim:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        checks = [
-            ("lr", self.lr > 0, "> 0"),
-            ("embedding_lr_factor", self.embedding_lr_factor > 0, "> 0"),
-            ("weight_decay", self.weight_decay >= 0, ">= 0"),
-            ("beta1", 0 <= self.beta1 < 1, "in [0, 1)"),
-            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
-            ("eps", self.eps > 0, "> 0"),
-            ("clip_norm", self.clip_norm is None or self.clip_norm > 0, "> 0"),
-            ("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, ">= 0"),
-            ("warmup_ratio", self.warmup_ratio is None or 0 <= self.warmup_ratio <= 1, "in [0, 1]"),
-            ("batch_size", self.batch_size >= 1, ">= 1"),
-            ("accumulation_steps", self.accumulation_steps >= 1, ">= 1"),
-            ("epochs", self.epochs is None or self.epochs > 0, "> 0"),
-            ("max_steps", self.max_steps is None or self.max_steps >= 1, ">= 1"),
-        ]
         problems = [
-            Problem("E204", f"must be {allowed} (got {getattr(self, name)})", name)
-            for name, ok, allowed in checks
-            if not ok
+            *out_of_range(self, "lr", "embedding_lr_factor", "eps", "clip_norm", "epochs", gt=0),
+            *out_of_range(self, "weight_decay", "warmup_steps", ge=0),
+            *out_of_range(self, "beta1", "beta2", ge=0, lt=1),
+            *out_of_range(self, "warmup_ratio", ge=0, le=1),
+            *out_of_range(self, "batch_size", "accumulation_steps", "max_steps", ge=1),
         ]
         problems += self._contradictions()
         if problems:

@@ -22,7 +22,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mlkd.errors import MlkdError, fail
+from mlkd.errors import MlkdError, fail, out_of_range
 from mlkd.runtime.atomic_files import replaced_folder, restore_folder, write_json
 from mlkd.version import __version__
 
@@ -63,8 +63,8 @@ class CheckpointWriter:
     num_failures: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise fail("E204", f"must be >= 1 (got {self.keep})", where="keep")
+        if problems := out_of_range(self, "keep", ge=1):
+            raise MlkdError(problems)
         remove_stale(self.folder)
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path | None:

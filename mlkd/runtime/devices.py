@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mlkd.errors import MlkdError, Problem, fail
+from mlkd.errors import MlkdError, fail, out_of_range
 from mlkd.runtime.precision import Precision, has_native_bf16
 
 TORCH_THREADS = torch.get_num_threads()  # its own choice, before a run makes another
@@ -57,12 +57,7 @@ class Hardware:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("num_processes", "threads", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(Problem("E204", f"must be >= 1 (got {value})", name))
-        if problems:
+        if problems := out_of_range(self, "num_processes", "threads", "max_tokens", ge=1):
             raise MlkdError(problems)
 
     def resolve(self) -> torch.device:

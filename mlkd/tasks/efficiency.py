@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 
 from mlkd.data.formats.tsv import read_lines
-from mlkd.errors import Problem, fail
+from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.encoder import Encoder
 from mlkd.runtime.environment import cpu_model
 from mlkd.tasks.base import Task, hash_rows
@@ -64,12 +64,7 @@ class EfficiencyTask(Task):
 
     def _field_problems(self) -> list[Problem]:
         problems = Task._field_problems(self) + language_problems(self.languages, "languages")
-        lowest = {"max_texts": 1, "batch_size": 1, "num_warmup_passes": 1, "num_passes": 1}
-        for name, low in lowest.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                problems.append(Problem("E204", f"must be >= {low} (got {value})", where=name))
-        return problems
+        return problems + out_of_range(self, "max_texts", "batch_size", "num_warmup_passes", "num_passes", ge=1)
 
     def load(self) -> list[str]:
         """The sentences of a pass."""

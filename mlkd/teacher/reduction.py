@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mlkd.data.training_pairs import TrainingPairs
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, out_of_range
 from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.models.encoder import Encoder
@@ -73,15 +73,12 @@ class TeacherReduction:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        least = {"steps": (self.steps, 1), "batch_size": (self.batch_size, 2)}
-        if self.dim is not None:
-            least["dim"] = (self.dim, 1)
-        problems = [Problem("E204", f"must be >= {low} (got {n})", name) for name, (n, low) in least.items() if n < low]
-        for name, value in (("lr", self.lr), ("scale", self.scale)):
-            if not value > 0:
-                problems.append(Problem("E204", f"must be > 0 (got {value})", name))
-        if not self.margin >= 0:
-            problems.append(Problem("E204", f"must be >= 0 (got {self.margin})", "margin"))
+        problems = [
+            *out_of_range(self, "steps", "dim", ge=1),
+            *out_of_range(self, "batch_size", ge=2),
+            *out_of_range(self, "lr", "scale", gt=0),
+            *out_of_range(self, "margin", ge=0),
+        ]
         if problems:
             raise MlkdError(problems)
 

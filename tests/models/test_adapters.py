@@ -15,7 +15,6 @@ from mlkd.errors import MlkdError
 from mlkd.models.adapters import Adapters, has_adapter, merged_state
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.serialization import load_encoder, save_encoder
-from mlkd.models.sparse_embedding import SparseEmbedding
 from mlkd.models.students.base import StudentCorpus
 from mlkd.models.students.pretrained import PretrainedStudent
 from mlkd.models.students.trimming import Trimming
@@ -107,9 +106,7 @@ def test_the_folder_loads_like_any_other(
 
     encoder = build(tiny_xlmr, student_corpus, dense_dim=5, dropout=0.1)
     train(encoder, sentences)
-    encoder.backbone.set_input_embeddings(
-        SparseEmbedding(encoder.backbone.get_input_embeddings())
-    )  # as the training loop does
+    use_sparse_embedding(encoder)  # as the training loop does
     save_encoder(encoder, tmp_path / "student")
     expected = encoder.encode(sentences)
     ours = load_encoder(str(tmp_path / "student"))

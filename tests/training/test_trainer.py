@@ -142,7 +142,7 @@ def test_caching_changes_no_bit_under_dropout(runs: Runs, mix: LossMix, *, spars
 
 
 def fail_above(run: Trainer, tokens: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the student's backbone fail as a full GPU does where it is given more than `tokens`; gives the sizes it read."""
+    """Let the student's backbone fail as a full GPU does on more than `tokens`; gives the sizes it read."""
     backbone, sizes = run.student.backbone, []
     forward = type(backbone).forward
 

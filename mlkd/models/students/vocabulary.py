@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlkd.errors import MlkdError, Problem, fail
+from mlkd.errors import MlkdError, fail, out_of_range
 from mlkd.runtime.atomic_files import remove_stale, write_bytes
 from mlkd.runtime.hashing import fingerprint
 
@@ -44,13 +44,11 @@ class Vocabulary:
     max_sentences: int = 2_000_000
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.size < MIN_SIZE:
-            problems.append(Problem("E204", f"must be >= {MIN_SIZE} (got {self.size})", "size"))
-        if not 0 < self.character_coverage <= 1:
-            problems.append(Problem("E204", f"must be in (0, 1] (got {self.character_coverage})", "character_coverage"))
-        if self.max_sentences < 1:
-            problems.append(Problem("E204", f"must be >= 1 (got {self.max_sentences})", "max_sentences"))
+        problems = [
+            *out_of_range(self, "size", ge=MIN_SIZE),
+            *out_of_range(self, "character_coverage", gt=0, le=1),
+            *out_of_range(self, "max_sentences", ge=1),
+        ]
         if problems:
             raise MlkdError(problems)
 
