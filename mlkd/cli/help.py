@@ -5,17 +5,13 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlkd.version import __version__
 
-if TYPE_CHECKING:
-    pass
-
-
 LIBRARIES = ("torch", "transformers", "hydra-core", "datasets", "faiss-cpu", "faiss-gpu", "sentence-transformers")
 GROUPS = ("experiment", "sweep", "teacher", "student", "loss", "data", "optim", "hardware", "task")
-GROUPS_OF = {"train": GROUPS, "evaluate": ("task", "hardware"), "mine": ("hardware",)}
+GROUPS_OF = {"train": GROUPS, "evaluate": ("teacher", "task", "hardware"), "mine": ("hardware",)}
+COMMAND = {"train": "mlkd-train", "evaluate": "mlkd-eval", "mine": "mlkd-mine"}
 INTRODUCTION = {
     "train": """mlkd-train [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
 
@@ -78,7 +74,9 @@ def help_text(kind: str) -> str:
             lines += [f"  {p.stem:<24} {first_comment(p)}" for p in options]
         else:
             lines.append(f"{group}: {', '.join(p.stem for p in options)}")
-    lines.append("\nHydra's own flags (-m, --cfg job, --info) work; --version prints versions.")
+    group = GROUPS_OF[kind][-1]
+    lines.append(f"\n{COMMAND[kind]} --help {group} prints the keys of a group; the same of an option and of a key.")
+    lines.append("Hydra's own flags (-m, --cfg job, --info) work; --version prints versions.")
     return "\n".join(lines)
 
 

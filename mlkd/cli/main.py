@@ -35,13 +35,13 @@ def mine_main() -> None:
 
 def run(kind: str, arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code (see `mlkd.errors`)."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text(kind))
-        return 0
     if "--version" in arguments:
         print(version_text())
         return 0
     try:
+        if {"--help", "-h"} & set(arguments):
+            print_help(kind, [a for a in arguments if a not in ("--help", "-h")])
+            return 0
         start(kind, parse_arguments(arguments))
     except MlkdError as error:
         print(error, file=sys.stderr)
@@ -49,6 +49,16 @@ def run(kind: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return int(getattr(interrupt, "exit_code", EXIT_INTERRUPTED))
     return 0
+
+
+def print_help(kind: str, topics: Sequence[str]) -> None:
+    """Help of the command, or of each group, option and key that is named."""
+    if not topics:
+        print(help_text(kind))
+        return
+    from mlkd.cli.topics import topic_help
+
+    print("\n\n".join(topic_help(kind, topic) for topic in topics))
 
 
 def start(kind: str, arguments: Arguments) -> None:

@@ -15,6 +15,8 @@ from torch import cuda
 
 from mlkd import __version__
 from mlkd.cli.help import GROUPS, first_comment, help_text
+from mlkd.cli.main import run
+from mlkd.cli.topics import documented_keys
 from mlkd.config.paths import CONFIG_DIR
 from mlkd.config.quoting import quote_if_needed, rewrite_experiment
 
@@ -109,6 +111,61 @@ def test_help_lists_every_option(kind: str) -> None:
             if group == "experiment":
                 assert first_comment(path) in text
                 assert not first_comment(path).startswith("@package")
+
+
+@pytest.mark.parametrize(
+    ("topics", "told"),
+    [
+        (["optim"], ["reimers_gurevych_2020", "optim.lr=0.0005   (float)", "peak learning rate"]),
+        (["optim.lr"], ["optim.lr=0.0005", "peak learning rate"]),
+        (["student=pretrained"], ["student.model=(required)", "student.keep_layers=null   (list[int] | null)"]),
+        (["loss/ranking=info_nce"], ["loss.ranking.scale=", "Among which vectors", "teacher: the batch's teacher"]),
+        (["task=bucc_file"], ["task.bucc_file.path=(required)", "ratio"]),
+        (["+experiment=xlmr_en_de"], ["override /teacher: sbert_nli_stsb"]),
+        (["hardware.device"], ["auto | cpu | cuda"]),
+        (["seed", "resume"], ["of fresh weights", "resume=true   (bool)"]),
+    ],
+)
+def test_help_of_a_group_an_option_and_a_key(
+    capsys: pytest.CaptureFixture[str], topics: list[str], told: list[str]
+) -> None:
+    assert run("train", ["--help", *topics]) == 0
+    out = capsys.readouterr().out
+    assert [words for words in told if words not in out] == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "told"),
+    [
+        ("optim.lrr", "Did you mean 'optim.lr'?"),
+        ("student=thin_dep", "Did you mean 'thin_deep'?"),
+        ("search.trials", "hpo.trials"),
+        ("nothing=1", "no group 'nothing'"),
+    ],
+)
+def test_help_of_what_does_not_exist(capsys: pytest.CaptureFixture[str], topic: str, told: str) -> None:
+    assert run("train", ["--help", topic]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [
+        ("train", ["student=pretrained", "data=tsv", "loss=lealla"]),
+        ("train", ["student=thin_deep", "data=hub", "loss=info_nce_teacher_hard"]),
+        ("train", ["student=teacher_layers", "data=moses", "loss=triplet"]),
+        (
+            "evaluate",
+            ["task=[bucc,sts_file,xnli,xsim,retrieval_file,mixed_pool,efficiency,agreement,mse]", "teacher=labse"],
+        ),
+        ("mine", []),
+    ],
+)
+def test_every_key_has_a_type_and_words(kind: str, overrides: list[str]) -> None:
+    """Help speaks with the words of the schemas' docstrings: a field that was forgotten there is found here."""
+    entries = documented_keys(kind, overrides)
+    assert len(entries) > 20
+    assert [key for key, (_, type_name, words) in entries.items() if not type_name or not words] == []
 
 
 def test_help_and_version_import_nothing_heavy() -> None:

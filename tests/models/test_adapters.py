@@ -15,6 +15,7 @@ from mlkd.errors import MlkdError
 from mlkd.models.adapters import Adapters, has_adapter, merged_state
 from mlkd.models.sentence_encoder import SentenceEncoder
 from mlkd.models.serialization import load_encoder, save_encoder
+from mlkd.models.sparse_embedding import use_sparse_embedding
 from mlkd.models.students.base import StudentCorpus
 from mlkd.models.students.pretrained import PretrainedStudent
 from mlkd.models.students.trimming import Trimming
