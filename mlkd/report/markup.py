@@ -1,11 +1,13 @@
-"""Tables of scores, heat maps and differences as HTML without style of its own: report.css gives classes their look."""
+"""Tables of scores, heat maps and differences as HTML: what the macros of macros.html are given."""
 
 from __future__ import annotations
 
-import html
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
 
 from mlkd.report.tables import SIGNIFICANT, Cell, Row, Table, format_value
 from mlkd.tasks.scoring.bootstrap import Comparison
@@ -25,18 +27,9 @@ def to_html(table: Table, names: Mapping[str, str]) -> str:
         table: what is shown.
         names: system -> title of its column.
     """
-    label = "language" if table.of_languages else "metric"
-    heads = f'<th scope="col">{label}</th><th scope="col">items</th>'
-    for system in table.systems:
-        heads += f'<th scope="col" title="{html.escape(system)}">{html.escape(names[system])}</th>'
-    body = "\n".join(_html_row(row) for row in table.rows)
-    caption = f"{html.escape(table.name)} <span>{html.escape(table.direction)}</span>"
     hashes = "; ".join(f"{names[system]} {sha256}" for system, sha256 in table.model_hashes.items())
     source = "; ".join(filter(None, [table.source, f"models: {hashes}" if hashes else ""]))
-    return (
-        f"<table><caption>{caption}</caption>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-        f'<p class="source">{html.escape(source)}</p>'
-    )
+    return str(macros().score_table(table, names, source))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +67,30 @@ def differences_html(title: str, tests: Sequence[Comparison], names: Mapping[str
     def percent(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    rows = [f'<tr class="group"><th scope="rowgroup" colspan="5">{html.escape(title)}</th></tr>']
+    def printed(value: float) -> str:
+        return format_value(value, test.metric).replace("-", "−")
+
+    rows = []
     for test in tests:
-        numbers = [
-            format_value(value, test.metric).replace("-", "−") for value in (test.difference, test.low, test.high)
-        ]
-        signed = f"+{numbers[0]}" if test.difference > 0 else numbers[0]
-        kind = ' class="sure"' if test.p_holm < SIGNIFICANT else ""
-        length = f"{100 * (test.high - test.low) / (high - low):.2f}%"
+        signed = printed(test.difference)
         rows.append(
-            f'<tr{kind}><th scope="row" title="{html.escape(f"{test.first} less {test.second}")}">'
-            f"{html.escape(names[test.first])} <i>−</i> {html.escape(names[test.second])}</th>"
-            f"<td>{signed}</td><td>[{numbers[1]}, {numbers[2]}]</td><td>{format_p(test.p_holm)}</td>"
-            f'<td class="forest"><div><i class="zero" style="left:{percent(0)}"></i>'
-            f'<i class="bar" style="left:{percent(test.low)};width:{length}"></i>'
-            f'<i class="point" style="left:{percent(test.difference)}"></i></div></td></tr>'
+            {
+                "first": test.first,
+                "second": test.second,
+                "first_name": names[test.first],
+                "second_name": names[test.second],
+                "is_sure": test.p_holm < SIGNIFICANT,
+                "difference": f"+{signed}" if test.difference > 0 else signed,
+                "low": printed(test.low),
+                "high": printed(test.high),
+                "p": format_p(test.p_holm),
+                "zero_at": percent(0),
+                "low_at": percent(test.low),
+                "difference_at": percent(test.difference),
+                "width": f"{100 * (test.high - test.low) / (high - low):.2f}%",
+            }
         )
-    return f"<tbody>{''.join(rows)}</tbody>"
+    return str(macros().difference_rows(title, rows))
 
 
 def format_p(p_value: float) -> str:
@@ -102,37 +102,29 @@ def format_p(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
 
 
-def _html_row(row: Row) -> str:
-    cells = []
-    for cell in row.cells:
-        hover = f' title="95 % interval {cell.brackets}"' if cell.bounds else ""
-        kind = ' class="best"' if cell.best else ' class="tied"' if cell.tied else ""
-        spread = f"<small>{cell.spread}</small>" if cell.spread else ""
-        cells.append(f"<td{kind}{hover}><span>{html.escape(cell.text)}</span>{spread}</td>")
-    kind = ' class="mean"' if row.is_mean else ""
-    return f'<tr{kind}><th scope="row">{html.escape(row.label)}</th><td>{row.count:,}</td>{"".join(cells)}</tr>'
+@functools.cache
+def macros() -> Any:
+    """The macros of macros.html; texts are escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(files("mlkd.report").joinpath("macros.html").read_text(encoding="utf-8")).module
 
 
 def _heat_block(
     table: Table, rows: Sequence[Row], size: int, ends: tuple[float, float], names: Mapping[str, str]
 ) -> str:
-    heads = "".join(f'<th scope="col">{html.escape(row.label)}</th>' for row in rows)
-    # Blocks below one another keep the width of a language.
-    blanks = "<td></td>" * (size - len(rows))
-    lines = [f"<tr><th></th>{heads}{blanks}</tr>"]
-    for position, system in enumerate(table.systems):
-        cells = "".join(_heat_cell(row.label, row.cells[position], ends) for row in rows)
-        name = f'<th scope="row" title="{html.escape(system)}">{html.escape(names[system])}</th>'
-        lines.append(f"<tr>{name}{cells}{blanks}</tr>")
-    return f'<table class="heat" style="--n:{size}">{"".join(lines)}</table>'
+    cells = [[_heat_cell(row.label, row.cells[i], ends) for row in rows] for i in range(len(table.systems))]
+    lines = [(system, names[system], cells[i]) for i, system in enumerate(table.systems)]
+    return str(macros().heat_block([row.label for row in rows], lines, size))
 
 
-def _heat_cell(label: str, cell: Cell, ends: tuple[float, float]) -> str:
+def _heat_cell(label: str, cell: Cell, ends: tuple[float, float]) -> dict[str, Any]:
+    hover = " ".join(filter(None, [f"{label}: {cell.text}", cell.brackets if cell.value is not None else ""]))
     if cell.value is None:
-        return f'<td class="none" title="{html.escape(f"{label}: {cell.text}")}">·</td>'
+        return {"share": None, "hover": hover}
     share = (cell.value - ends[0]) / (ends[1] - ends[0])
-    kind = ' class="deep"' if share > _DEEP else ' class="mid"' if share > _MID else ""
+    kind = "deep" if share > _DEEP else "mid" if share > _MID else ""
     # Whole numbers stay readable in narrow columns; a scale of a few units needs its decimals.
     text = f"{cell.value:.0f}" if abs(ends[1] - ends[0]) >= 10 else cell.text
-    hover = html.escape(" ".join(filter(None, [f"{label}: {cell.text}", cell.brackets])))
-    return f'<td{kind} style="--p:{100 * share:.0f}%" title="{hover}">{text}</td>'
+    return {"share": share, "kind": kind, "text": text, "hover": hover}

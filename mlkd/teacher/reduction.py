@@ -24,6 +24,7 @@ from mlkd.losses.pair_vectors import PairVectors
 from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.models.encoder import Encoder
 from mlkd.runtime.atomic_files import replaced_file
+from mlkd.teacher.principal_components import principal_components
 from mlkd.teacher.vector_store import Positions, VectorStore, text_keys, unit_norm
 
 log = logging.getLogger("mlkd")
@@ -201,15 +202,5 @@ def principal_directions(taught: TaughtPairs, dim: int) -> Tensor:
     Signs are such that each direction's largest entry is positive.
     """
     texts = np.flatnonzero(taught.positions >= 0)
-    sum_E = torch.zeros(taught.store.dimension, dtype=torch.float64)
-    squares_EE = torch.zeros(taught.store.dimension, taught.store.dimension, dtype=torch.float64)
-    for i in range(0, len(texts), BLOCK):
-        block_NE = taught.rows(texts[i : i + BLOCK]).double()
-        sum_E += block_NE.sum(dim=0)
-        squares_EE += block_NE.T @ block_NE
-    mean_E = sum_E / len(texts)
-    _, columns_EE = torch.linalg.eigh(squares_EE / len(texts) - mean_E[:, None] * mean_E[None, :])
-    directions_FE: Tensor = columns_EE.T.flip(0)[:dim]  # eigenvalues rise
-    largest_F1 = directions_FE.abs().argmax(dim=1, keepdim=True)
-    signed_FE: Tensor = directions_FE * directions_FE.gather(1, largest_F1).sign()
-    return signed_FE.float().contiguous()
+    found = principal_components(taught.rows(texts[i : i + BLOCK]) for i in range(0, len(texts), BLOCK))
+    return found.directions_EE[:dim].float().contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,20 @@ from mlkd.report.results import Results, write_results
 from mlkd.tasks.scoring.bootstrap import Comparison
 from mlkd.tasks.scoring.scores import Score, TaskResult
 
+SNAPSHOTS = Path(__file__).parent / "snapshots"
 EVIL = "<script>alert('x')</script> & \"more\""
 SYSTEMS = ["student", "untrained", "teacher"]
+
+
+def assert_snapshot(name: str, text: str) -> None:
+    """`text` is what snapshots/<name> holds; MLKD_UPDATE_SNAPSHOTS=1 writes it there, for git diff to show."""
+    path = SNAPSHOTS / name
+    # A line for each row, so that a difference is one of few lines.
+    lines = text.replace("<tr", "\n<tr").replace("</tbody>", "\n</tbody>").strip() + "\n"
+    if os.environ.get("MLKD_UPDATE_SNAPSHOTS"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(lines, encoding="utf-8")
+    assert lines == path.read_text(encoding="utf-8"), f"MLKD_UPDATE_SNAPSHOTS=1 updates {path}"
 
 
 def tatoeba(de: float | None, fr: float | None, mean: float | None) -> TaskResult:

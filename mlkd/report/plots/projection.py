@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlkd.report.plots.colours import language_style
 from mlkd.runtime.atomic_files import write_json
+from mlkd.teacher.principal_components import principal_components
 
 WIDTH, HEIGHT, PAD = 460, 400, 22
 NUM_CAPTIONS = 6
@@ -97,17 +98,12 @@ def _components(
     vectors: Mapping[str, Tensor], texts: Mapping[str, Sequence[str]]
 ) -> tuple[list[dict[str, Any]], list[float]]:
     stacked_MD = torch.cat([torch.nn.functional.normalize(rows.double(), dim=1) for rows in vectors.values()])
-    centred_MD = stacked_MD - stacked_MD.mean(dim=0, keepdim=True)
-    _, singular, directions_KD = torch.linalg.svd(centred_MD, full_matrices=False)
-    # A component's sign is arbitrary: its largest weight is made positive, so that reruns give the same picture.
-    largest_K = directions_KD.abs().argmax(dim=1, keepdim=True)
-    signs_K = torch.where(directions_KD.gather(1, largest_K).squeeze(1) < 0, -1.0, 1.0).double()
+    found = principal_components([stacked_MD])
+    kept = min(2, len(found.directions_EE))
     plane_M2 = torch.zeros(len(stacked_MD), 2, dtype=torch.float64)
-    kept = min(2, len(directions_KD))
-    plane_M2[:, :kept] = centred_MD @ (directions_KD * signs_K[:, None])[:kept].T
-    variance = singular.square()
-    total = float(variance.sum())
-    shares = [float(v) / total if total > 0 else 0.0 for v in variance[:2]]
+    plane_M2[:, :kept] = (stacked_MD - found.mean_E) @ found.directions_EE[:kept].T
+    total = float(found.variances_E.sum())
+    shares = [float(v) / total if total > 0 else 0.0 for v in found.variances_E[:2]]
     owners = [(language, i) for language, rows in vectors.items() for i in range(len(rows))]
     points = [
         {"x": round(x, 6), "y": round(y, 6), "language": language, "sentence": i, "text": texts[language][i]}
