@@ -1,4 +1,4 @@
-"""Principal components of vectors that come in blocks: for a teacher of fewer dimensions and for the report's picture."""
+"""Principal components of vectors in blocks: for a teacher of fewer dimensions and for the picture of the report.
 
 Shapes: N vectors, E dimensions.
 """
