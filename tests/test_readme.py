@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mlkd.models.spec import EncoderSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -100,3 +103,11 @@ def test_every_module_named_in_the_pages_exists() -> None:
     for page in PAGES:
         for name in re.findall(r"`((?:mlkd|configs|scripts|tests)/[\w/.]+)`", page.read_text(encoding="utf-8")):
             assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_keys_of_an_encoder_are_documented() -> None:
+    """The table of docs/evaluation.md is that of the schema."""
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text.partition("## Encoders")[2].partition("## Mining")[0]
+    keys = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(keys) == sorted(field.name for field in dataclasses.fields(EncoderSpec))

@@ -1,4 +1,4 @@
-"""A command taken apart: flags and overrides."""
+"""Command-line arguments: the flags and overrides of a command."""
 
 from __future__ import annotations
 

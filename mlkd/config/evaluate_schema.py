@@ -1,4 +1,4 @@
-"""What one evaluation is: encoders and tasks, or results to put side by side, or texts to write out."""
+"""Schema of mlkd-eval: encoders and tasks, or results to put side by side, or texts to write out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a run's result: the configuration without what cannot change it, and a name for that."""
+"""Configuration fingerprint: what decides a run's result, and a name for that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How hyper-parameters are searched: how many jobs, how many of them at random, and the seed."""
+"""Settings of a hyper-parameter search: how many jobs, how many of them at random, and the seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to mine, with what, and where the result goes."""
+"""Schema of mlkd-mine: the encoder, two files, margins, and where the result goes."""
 
 from __future__ import annotations
 

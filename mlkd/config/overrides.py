@@ -1,4 +1,4 @@
-"""From overrides that do not compose to every reason why, with the nearest valid name for each."""
+"""Diagnosis of overrides that do not compose: every reason why, with the nearest valid name for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys under names they once had: a command or a file that uses one is answered with the name of today."""
+"""Renamed keys: a command or a file that uses an earlier name is answered with the name of today."""
 
 from __future__ import annotations
 

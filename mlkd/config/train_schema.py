@@ -1,7 +1,4 @@
-"""The configuration: schemas of all groups, composition by Hydra, and every check that needs no file.
-
-The only user of OmegaConf and, with the entry points, of Hydra.
-"""
+"""Schema of mlkd-train: one training run, and what must fit together in it."""
 
 from __future__ import annotations
 

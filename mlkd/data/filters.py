@@ -1,4 +1,4 @@
-"""Normalising pairs and leaving out the bad ones, with a count for every reason."""
+"""Filters of sentence pairs: normalised, bad ones left out, with a count for every reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences that occur in two sets, ignoring case, punctuation and spacing: leaks between training and evaluation."""
+"""Overlap of two sets, ignoring case, punctuation and spacing: leaks between training and evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signs that a file holds another language than its name says: script, English function words, untranslated text."""
+"""Plausibility of parallel text: signs that a file holds another language than its name says."""
 
 from __future__ import annotations
 

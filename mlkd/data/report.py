@@ -1,4 +1,4 @@
-"""What reading and filtering did to the data: counts by language and reason, and fingerprints for resuming."""
+"""Data report: what reading and filtering did, by language and reason, with fingerprints for resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holding out a development set and limiting a language, by content: neither depends on the order of a file."""
+"""Development split and limit of a language, by content: neither depends on the order of a file."""
 
 from __future__ import annotations
 

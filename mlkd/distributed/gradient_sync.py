@@ -1,4 +1,4 @@
-"""What processes that train one student exchange: gradients in each step, random states at each checkpoint.
+"""Gradient synchronisation: gradients in each step, random states at each checkpoint.
 
 Shapes: R rows of the token embedding.
 """

@@ -1,4 +1,4 @@
-"""The other processes of a run, as the one that leads them sees them: started, told what to do, heard, and ended.
+"""Launcher of a run's other processes: started, told what to do, heard, and ended.
 
 They are children of the leading process, each at the other end of a pipe. What takes long in the leader, such as an
 evaluation, they spend waiting at the pipe, where no timeout bites; when the leader dies, the pipe ends and so do they.

@@ -1,4 +1,4 @@
-"""The processes that train one student together, as each of them sees them: what they agree on and what they sum.
+"""Process group: what the processes that train one student agree on and what they sum.
 
 CPU tensors go through gloo, CUDA tensors through NCCL. Every exchange of tensors begins with a word that each process
 says through gloo: one that ran out of device memory tells it there, so that all of them go back and try again, and a

@@ -1,4 +1,4 @@
-"""The random numbers that dropout draws: their state, of this process and beside those of others in a checkpoint."""
+"""Random state of dropout: of this process, and beside those of others in a checkpoint."""
 
 from __future__ import annotations
 

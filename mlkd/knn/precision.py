@@ -1,4 +1,4 @@
-"""In which precision similarities are multiplied first, and how far such a product can be from the exact one.
+"""Precision of similarities: how they are multiplied first, and how far that can be from the exact product.
 
 Shapes: N rows, D dimensions.
 """

@@ -1,4 +1,4 @@
-"""Largest entries of each row of a matrix, the lowest column first among equals.
+"""Top K of each row of a matrix: largest entries, the lowest column first among equals.
 
 Shapes: R rows, C columns, K entries.
 """

@@ -1,4 +1,4 @@
-"""The batch of all processes: vectors are gathered with exact gradients, so that a loss is that of one big batch.
+"""All-gather with exact gradients: the loss of all processes' vectors is that of one big batch.
 
 Every process computes the same loss of the same gathered vectors. Backward, each takes R times what that loss asks of
 its own rows and leaves the others' to them; weights that all of them applied to the whole batch, such as a projection,

@@ -1,4 +1,4 @@
-"""What every loss sees: the student's and the teacher's vectors of one batch of sentence pairs.
+"""Pair vectors: what every loss sees of one batch of sentence pairs, the student's and the teacher's.
 
 Shapes: B pairs, D student dimensions, E teacher dimensions, W dimensions before the student's last
 dense layer, K mined negatives, Q further teacher vectors. x is the source sentence, y its translation.

@@ -1,4 +1,4 @@
-"""The file of mined pairs, and what stands beside it: score TAB source TAB target, best first.
+"""Output of mining: score TAB source TAB target, best first, and the facts beside it.
 
 Shapes: P pairs.
 """

@@ -1,4 +1,4 @@
-"""One process's share of a mining: its blocks, one after the other, and the wait for those of others."""
+"""Shards: one process's share of a mining, block by block, and the wait for the blocks of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an encoder is: one method from sentences to vectors.
+"""Encoder protocol: one method from sentences to vectors.
 
 Shapes: N sentences, D dimensions.
 """

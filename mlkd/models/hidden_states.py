@@ -1,4 +1,4 @@
-"""A transformer seen up to one of its layers, as baselines are that pool another layer than the last.
+"""Hidden states of an inner layer, for baselines that pool another layer than the last.
 
 Shapes: N sentences, L tokens, H hidden dimensions.
 """

@@ -1,4 +1,4 @@
-"""From a name to a local model folder: a path, a hub id, or the model an installed package carries."""
+"""Hub ids, folders and packages: from a model's name to its local folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model folder says of itself: modules, pooling, dimension, prompt and hash; no weights are opened."""
+"""Metadata of a model folder: modules, pooling, dimension, prompt and hash; no weights are opened."""
 
 from __future__ import annotations
 

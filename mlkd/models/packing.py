@@ -1,4 +1,4 @@
-"""How sentences lie in forward passes: padded, or packed several to a row so that hardly a position holds padding.
+"""Packing: several sentences share a row of a forward pass, so that hardly a position holds padding.
 
 Sentences of a batch differ in length, and padded to the longest a third of all positions is often padding. A packed
 pass has rows of one width, each with several sentences one after the other; positions count from the start of each

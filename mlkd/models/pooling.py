@@ -1,4 +1,4 @@
-"""From token vectors to one vector per sentence: mean, CLS or max.
+"""Pooling: from token vectors to one vector per sentence, by mean, CLS or max.
 
 Shapes: N sentences, L tokens, H hidden dimensions.
 """

@@ -1,4 +1,4 @@
-"""Vectors that somebody else computed: a list of texts and a matrix whose row n belongs to line n.
+"""Precomputed vectors: a list of texts, and a matrix by anybody whose row n belongs to line n.
 
     folder/texts.txt      UTF-8, one distinct text a line, as `mlkd-eval export_texts=folder` writes it
     folder/texts.sha256   its hash in the form of `sha256sum texts.txt`

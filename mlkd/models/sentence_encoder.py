@@ -1,4 +1,4 @@
-"""A transformer with pooling, an optional dense layer and an optional normalisation.
+"""Sentence encoder: a transformer with pooling, optional dense layers and an optional normalisation.
 
 Shapes: N sentences, L tokens, H hidden, D output dimensions.
 """

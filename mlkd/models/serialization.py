@@ -1,4 +1,4 @@
-"""The folder format: read and write sentence-transformers model folders, read plain transformers ones.
+"""Serialization: read and write sentence-transformers model folders, read plain transformers ones.
 
 Written folders load with SentenceTransformer(path) of versions 5.1 and 6.2, and their root with AutoModel. They use the
 legacy module types and the long pooling config because a folder in version 6's own style does not load in 5.

@@ -1,4 +1,4 @@
-"""How large an encoder is."""
+"""Size of an encoder: parameters, with and without embeddings, and dimension."""
 
 from __future__ import annotations
 

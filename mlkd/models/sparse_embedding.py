@@ -1,4 +1,4 @@
-"""A token embedding that a training step touches only in the rows of its batch.
+"""Sparse embedding: token embeddings that a training step touches only in the rows of its batch.
 
 A batch goes through the student in several passes. With a plain embedding each pass would make a gradient of the whole
 vocabulary; here the rows of the batch are gathered once, all passes read that small table, and its gradient goes back

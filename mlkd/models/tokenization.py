@@ -1,4 +1,4 @@
-"""From texts to token ids: one rule for every place that tokenises."""
+"""Tokenization: from texts to token ids, by one rule for every place that tokenises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows of several systems: who they are, what they cost, how sure their differences are."""
+"""Comparison of systems in a report: who they are, what they cost, how sure their differences are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run folder holds for its report: every part that can be read, and the names of those that cannot."""
+"""Parts of a run folder for its report: every one that can be read, and the names of those that cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run ran in: versions, hardware and commit."""
+"""Environment of a run: versions, hardware and commit."""
 
 from __future__ import annotations
 

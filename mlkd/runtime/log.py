@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl, timing.jsonl, train.log, and its progress on the terminal.
+"""Run log: metrics.jsonl, timing.jsonl, train.log, and progress on the terminal.
 
 metrics.jsonl holds only what a resumed run reproduces; what depends on the clock goes to timing.jsonl and train.log.
 """

@@ -1,4 +1,4 @@
-"""Too little device memory: give less to one forward pass and try again."""
+"""Out of device memory: give less to one forward pass and try again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, else a line now and then; both with losses, rates, memory and time left."""
+"""Progress of a run: a bar on a terminal, else a line now and then; with losses, rates, memory and time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search: values of the next job from the scores of those before, by Optuna; what was tried is kept in a file."""
+"""Hyper-parameter search: values of the next job from the scores of those before, by Optuna, kept in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job of a sweep: run, skipped or continued, and what its folder tells of it."""
+"""Job of a sweep: run, skipped or continued, and what its folder tells of it."""
 
 from __future__ import annotations
 

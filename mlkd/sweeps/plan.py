@@ -1,4 +1,4 @@
-"""From the overrides of a sweep to what it is: every value checked, its jobs in order, its folder."""
+"""Sweep plan: every value of its overrides checked, its jobs in order, its folder."""
 
 from __future__ import annotations
 

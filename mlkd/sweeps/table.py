@@ -1,4 +1,4 @@
-"""The table a sweep ends in: what each job changed, what it reached, mean and standard deviation over seeds."""
+"""Table of a sweep: what each job changed, what it reached, mean and standard deviation over seeds."""
 
 from __future__ import annotations
 

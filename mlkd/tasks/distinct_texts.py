@@ -1,4 +1,4 @@
-"""Vectors of many texts of which each distinct one is encoded once.
+"""Encoding with repetitions: of many texts each distinct one is encoded once.
 
 Shapes: N texts, U distinct texts, D dimensions.
 """

@@ -1,4 +1,4 @@
-"""Where a task's data comes from: the embedded sets, files of the user, or a dataset on the Hugging Face hub."""
+"""Data sources of a task: the embedded sets, files of the user, or a dataset on the Hugging Face hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything a training step reads: which texts go through the student, and which teacher vectors they meet.
+"""Data loader: which texts go through the student in a step, and which teacher vectors they meet.
 
 Shapes: P pairs of all languages, B pairs in a batch, K mined negatives, Q further teacher vectors; N sentences that
 the student reads, D student and E teacher dimensions, W dimensions of the student's layer before the last one.

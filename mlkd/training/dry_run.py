@@ -1,4 +1,4 @@
-"""A dry run: everything is checked and built, one step is taken on one batch, sizes and time are printed."""
+"""Dry run: everything is checked and built, one step is taken on one batch, sizes and time are printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After the last step: the best student's scores beside the untrained student's and the teacher's, and the report."""
+"""Finalization: the best student's scores beside the untrained student's and the teacher's, and the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a logged step writes: a line of metrics.jsonl and one of timing.jsonl."""
+"""Metrics of a logged step: a line of metrics.jsonl and one of timing.jsonl."""
 
 from __future__ import annotations
 

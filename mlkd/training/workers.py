@@ -1,4 +1,4 @@
-"""Training by several processes: one leads as if it were alone, the others build the same and take its steps."""
+"""Worker processes: one process leads as if it were alone, the others build the same and take its steps."""
 
 from __future__ import annotations
 

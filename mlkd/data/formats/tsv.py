@@ -1,4 +1,4 @@
-"""Bytes in, records out: lines, TSV, JSONL and Parquet, with every oddity repaired and counted or refused by name."""
+"""TSV and lines of text: bytes in, records out, with every oddity repaired and counted or refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a student is, and students that start as a pretrained encoder: a multilingual one, or the teacher itself."""
+"""Base of students: what each one builds, declares and checks."""
 
 from __future__ import annotations
 

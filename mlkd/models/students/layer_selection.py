@@ -1,4 +1,4 @@
-"""Choosing some of a pretrained transformer's layers, and setting its dropout."""
+"""Layer selection: some of a pretrained transformer's layers; and its dropout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fresh students that start at the teacher's weights wherever shapes allow.
+"""Initialization from the teacher: fresh students start at its weights wherever shapes allow.
 
 Shapes: V pieces of the student, W of the teacher, H hidden dimensions, L positions.
 """

@@ -1,4 +1,4 @@
-"""Taking pieces out of a fast tokenizer, by its own JSON, so that text of the kept pieces is segmented as before.
+"""Tokenizer pruning: pieces are taken out, and text of the kept ones is segmented as before.
 
 Why segmentation stays: greedy longest match (WordPiece) and whole words (WordLevel) find the same pieces where none
 of them is gone. The best path of a Unigram model stays the best among fewer paths; a path through an unknown character

@@ -1,4 +1,4 @@
-"""A pretrained student without the vocabulary that its run never uses: fewer pieces, the same vectors.
+"""Vocabulary trimming: a pretrained student without the pieces that its run never uses; the same vectors.
 
 What stays is what the corpus uses, and always control pieces and the single characters of the corpus' scripts, so that
 every word of its languages can still be spelled. Text whose pieces all stay keeps its tokens and so its vector.

@@ -1,4 +1,4 @@
-"""A SentencePiece Unigram vocabulary trained on the run's own corpus, as a fast tokenizer.
+"""Vocabulary training: SentencePiece Unigram on the run's own corpus, as a fast tokenizer.
 
 SentencePiece trains (Kudo 2018); the pieces then go into a `tokenizers` Unigram model with the same normaliser, and
 both must segment a sample of the corpus alike, or the vocabulary is refused.

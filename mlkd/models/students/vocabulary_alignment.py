@@ -1,4 +1,4 @@
-"""Where a new vocabulary's embeddings start: at the teacher's, found by aligning the words of the parallel corpus.
+"""Vocabulary alignment: new embeddings start at the teacher's, by the aligned words of the parallel corpus.
 
 A piece of the new vocabulary that occurs in source sentences starts as the teacher's embedding of its spelling. A piece
 that occurs in translations starts as the average of the source pieces it is aligned with. The teacher's transformer
