@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.data.training_pairs import Indices, TrainingPairs
-from mlkd.errors import MlkdError, Problem
+from mlkd.errors import MlkdError, out_of_range
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.runtime.atomic_files import remove_stale, write_array
 from mlkd.runtime.hashing import fingerprint
@@ -80,15 +80,10 @@ class NegativeMining:
     candidates: int = 32
 
     def __post_init__(self) -> None:
-        checks = [
-            ("max_similarity", -1 < self.max_similarity <= 1, "in (-1, 1]"),
-            ("margin", self.margin >= 0, ">= 0"),
-            ("candidates", self.candidates >= 1, ">= 1"),
-        ]
         problems = [
-            Problem("E204", f"must be {allowed} (got {getattr(self, name)})", name)
-            for name, ok, allowed in checks
-            if not ok
+            *out_of_range(self, "max_similarity", gt=-1, le=1),
+            *out_of_range(self, "margin", ge=0),
+            *out_of_range(self, "candidates", ge=1),
         ]
         if problems:
             raise MlkdError(problems)

@@ -76,8 +76,8 @@ def only_run(parent: Path) -> Path:
 
 
 @pytest.fixture
-def crews(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The crews that runs of this test start."""
+def launchers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The launchers that runs of this test start."""
     found: list[Any] = []
     enter = WorkerGroup.__enter__
 
@@ -165,7 +165,7 @@ def test_another_number_of_processes_continues(
     ids=["raises", "killed", "hangs", "drifts"],
 )
 def test_one_process_that_fails_ends_all(
-    *, mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crews: list[Any],
+    *, mlkd: Call, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launchers: list[Any],
     act: Callable[[Any, Trainer], None], code: int, message: str,
 ) -> None:  # fmt: skip
     for module in (launcher_module, distributed_module):
@@ -173,9 +173,9 @@ def test_one_process_that_fails_ends_all(
     failed_at = []
 
     def fail(run: Any) -> None:
-        failed_at.append((time.monotonic(), crews[0].workers[0].process.pid))
+        failed_at.append((time.monotonic(), launchers[0].workers[0].process.pid))
         with torch.no_grad():
-            act(crews[0], run)
+            act(launchers[0], run)
 
     at_step(monkeypatch, 6, fail)
     found, _, err = mlkd("train", *toy.unscored.command(tmp_path, *NEGATIVES, TWO))
