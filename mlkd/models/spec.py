@@ -67,7 +67,7 @@ class EncoderSpec(EncoderSettings):
     """An encoder: a model and what it does with a text.
 
     Args:
-        model: run folder, sentence-transformers or transformers folder, hub id, or `package:<module>`; see
+        model: run folder, sentence-transformers or transformers folder, hub id, or `package:<name>`; see
             `mlkd.models.hub.locate_model`.
     """
 

@@ -73,14 +73,32 @@ def test_a_git_lfs_pointer_is_not_weights(tmp_path: Path) -> None:
     assert problem.remedy == "run: git lfs pull"
 
 
-@pytest.mark.parametrize("module", ["no_such_model_package", "no_such.model_package", ""])
-def test_a_package_that_is_not_installed(module: str) -> None:
-    problem = refusal(f"package:{module}")
-    assert problem.code == "E502" and f"'{module}'" in problem.what and "pip install" in problem.remedy
+def test_a_package_that_is_not_installed() -> None:
+    problem = refusal("package:no_such_model_package")
+    assert problem.code == "E502" and "'no_such_model_package'" in problem.what and "pip install" in problem.remedy
 
 
-def test_a_package_that_is_installed_but_holds_no_model() -> None:
-    assert refusal("package:mlkd").code == "E401"
+@pytest.mark.parametrize("name", ["no_such.model_package", "", "os.path", "../x", "class", "a b", "mlkd:train"])
+def test_a_package_has_a_plain_name(name: str) -> None:
+    problem = refusal(f"package:{name}")
+    assert problem.code == "E401" and f"'package:{name}'" in problem.what
+
+
+@pytest.mark.parametrize("name", ["mlkd", "json", "sys", "__main__", "this"])
+def test_a_package_that_is_installed_but_holds_no_model(name: str) -> None:
+    assert refusal(f"package:{name}").code in ("E401", "E502")
+
+
+def test_a_package_is_found_without_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, has_model in (("evil_code", False), ("evil_model", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
+        if has_model:
+            (tmp_path / name / "model").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refusal("package:evil_code").code == "E401"
+    assert "no modules.json" in refusal("package:evil_model").what
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize("offline", [True, False])
