@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlkd.config.alternatives import without_presets
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.config.mine_schema import MineConfig
 from mlkd.config.overrides import check_overrides
@@ -45,7 +46,7 @@ def compose(*overrides: str, command: str = "train", config_dir: str | Path | No
     before = list(EXTRA_CONFIG_DIRS)
     EXTRA_CONFIG_DIRS[:] = [] if config_dir is None else [Path(config_dir).resolve()]
     try:
-        return check_overrides(command, as_hydra_reads(overrides))
+        return check_overrides(command, without_presets(as_hydra_reads(overrides)))
     finally:
         EXTRA_CONFIG_DIRS[:] = before
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mlkd.config.alternatives import without_presets
 from mlkd.config.quoting import as_hydra_reads
 from mlkd.errors import fail
 
@@ -38,7 +39,7 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
     Raises:
         MlkdError: E200 for a flag that does not exist.
     """
-    given = multirun_first(as_hydra_reads(arguments))
+    given = as_hydra_reads(arguments)
     only_shows = any(a.partition("=")[0] in SHOWS for a in given)
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
@@ -56,22 +57,18 @@ def parse_arguments(arguments: Sequence[str]) -> Arguments:
         ):
             parser.add_argument(*names, **options)  # type: ignore[arg-type]
     parsed = parser.parse_intermixed_args(given)
-    return Arguments(parsed.overrides, parsed.config_dir, parsed.multirun, only_shows, given)
+    flags = list(given)
+    for text in parsed.overrides:
+        flags.remove(text)
+    overrides = without_presets(parsed.overrides)
+    # Hydra's parser reads overrides only in one piece, and people type flags between them.
+    in_one_piece = [*overrides, *flags] if only_shows else [*flags, *overrides]  # --info takes what follows it
+    return Arguments(overrides, parsed.config_dir, parsed.multirun, only_shows, in_one_piece)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse would end the process
         raise fail("E200", message, remedy="--help prints what there is")
-
-
-def multirun_first(arguments: Sequence[str]) -> list[str]:
-    """Hydra's parser reads overrides only in one piece, and -m is what people type between them.
-
-    >>> multirun_first(["a=1", "-m", "b=2"])
-    ['-m', 'a=1', 'b=2']
-    """
-    flags = [a for a in arguments if a in ("-m", "--multirun")]
-    return [*flags[:1], *(a for a in arguments if a not in flags)]
 
 
 def names_sweep(overrides: Sequence[str]) -> bool:

@@ -26,6 +26,7 @@ def describe_environment(device: str) -> dict[str, object]:
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
+    versions["torch"] = torch.__version__  # with the build (+cpu, +cu130), which the package's own metadata may lack
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "versions": versions,

@@ -120,9 +120,10 @@ def open_teacher(teacher: Teacher, preflight: PreflightResult) -> SentenceEncode
 
 
 def record_data(run: RunFolder, report: DataReport) -> None:
-    """Write data.json, or refuse text that is not what the run was started with."""
+    """Write data.json, or refuse text that is not what the run was trained on so far."""
     path = run.path / "data.json"
-    if path.is_file():
+    # Before its first checkpoint nothing is at stake: text may have been mended because it could not be trained on.
+    if path.is_file() and any(run.checkpoints.glob("step-*")):
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = [
             name

@@ -48,6 +48,15 @@ def test_compose_gives_what_the_command_line_gives() -> None:
     assert isinstance(mining, MineConfig)
 
 
+def test_a_number_of_steps_takes_the_place_of_preset_epochs() -> None:
+    config = mlkd.compose("optim.max_steps=5", "optim.warmup_steps=2")
+    assert (config.optim.max_steps, config.optim.epochs) == (5, None)
+    assert (config.optim.warmup_steps, config.optim.warmup_ratio) == (2, None)
+    assert mlkd.compose("experiment=lealla_small", "optim.epochs=3").optim.max_steps is None
+    with pytest.raises(MlkdError, match="set only one of max_steps"):
+        mlkd.compose("optim.max_steps=5", "optim.epochs=3")
+
+
 @pytest.mark.parametrize(
     ("overrides", "settings", "words"),
     [

@@ -68,6 +68,10 @@ def test_text_that_changed_since_the_run_was_started(tmp_path: Path) -> None:
     record_data(run, report_of("a"))
     record_data(run, report_of("a"))
     assert json.loads((tmp_path / "data.json").read_text())["languages"]["de"]["fingerprint"] == "a"
+    # Nothing was trained yet.
+    record_data(run, report_of("b"))
+    record_data(run, report_of("a"))
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     with pytest.raises(MlkdError, match=r"E319.*\(de\)"):
         record_data(run, report_of("b"))
 
