@@ -29,8 +29,8 @@ import torch
 
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import NeighbourSearch
-from mlkd.knn.precision import Precision
 from mlkd.knn.retrieval import Retrieval, retrieve
+from mlkd.knn.similarity_precision import Precision
 
 K = 4
 CONTENDERS = ("laser", "st", "ours fp32", "ours bf16")

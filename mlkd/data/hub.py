@@ -11,7 +11,7 @@ from typing import Any
 
 from mlkd.data.formats.tsv import clean_cells
 from mlkd.errors import MlkdError, did_you_mean, fail
-from mlkd.runtime.hub import HUB_TIMEOUT_S, looks_like_path
+from mlkd.runtime.hub_access import HUB_TIMEOUT_S, looks_like_path
 
 
 class UnreachableHubError(MlkdError):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlkd.knn.precision import FP32, Arithmetic, error_bound, matmul_precision
 from mlkd.knn.shortlist import Shortlist, TopK
+from mlkd.knn.similarity_precision import FP32, Arithmetic, error_bound, matmul_precision
 from mlkd.knn.top_k import StreamingTopK
 from mlkd.knn.unit_vectors import UnitVectors, as_similarity
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mlkd.errors import fail
-from mlkd.knn.precision import FP32, TF32, error_bound
+from mlkd.knn.similarity_precision import FP32, TF32, error_bound
 from mlkd.knn.top_k import order_ties
 from mlkd.knn.unit_vectors import UnitVectors, similarities
 

@@ -16,7 +16,7 @@ from mlkd.errors import MlkdError, Problem, out_of_range
 from mlkd.knn.block_search import search_both
 from mlkd.knn.duplicates import repeat_items, repeat_queries
 from mlkd.knn.faiss_backend import flat_top_k, inverted_file_top_k
-from mlkd.knn.precision import FP32, Arithmetic, Precision, arithmetic_of
+from mlkd.knn.similarity_precision import FP32, Arithmetic, Precision, arithmetic_of
 from mlkd.knn.unit_vectors import DistinctVectors, UnitVectors, distinct_vectors
 
 logger = logging.getLogger("mlkd")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlkd.knn.precision import Arithmetic
+from mlkd.knn.similarity_precision import Arithmetic
 from mlkd.knn.top_k import order_ties
 from mlkd.knn.unit_vectors import UnitVectors, similarities
 

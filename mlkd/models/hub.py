@@ -7,7 +7,7 @@ import keyword
 from pathlib import Path
 
 from mlkd.errors import did_you_mean, fail
-from mlkd.runtime.hub import HUB_TIMEOUT_S, looks_like_path
+from mlkd.runtime.hub_access import HUB_TIMEOUT_S, looks_like_path
 
 PACKAGE_PREFIX = "package:"
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")

@@ -9,11 +9,11 @@ from typing import Any
 from mlkd.errors import Problem, fail
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
+from mlkd.tasks.data_sources import Origin, language_problem, named_language
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.scoring.item_scores import CorrelationItemScores, ItemScores
 from mlkd.tasks.scoring.language_means import with_means
 from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
-from mlkd.tasks.sources import Origin, language_problem, named_language
 from mlkd.tasks.sts.reading import StsSet
 from mlkd.tasks.sts.task import StsTask, similarities
 

@@ -21,8 +21,8 @@ from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.encoder import Encoder
 from mlkd.runtime.environment import cpu_model
 from mlkd.tasks.base import Task, hash_rows
+from mlkd.tasks.data_sources import check_embedded, language_problems
 from mlkd.tasks.scoring.scores import Score, TaskResult
-from mlkd.tasks.sources import check_embedded, language_problems
 
 _MIB = 2**20
 _POLL_S = 0.002

@@ -17,11 +17,11 @@ from torch import Tensor
 from mlkd.errors import fail
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows
+from mlkd.tasks.data_sources import named_language
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import ParallelSet, ParallelTask
 from mlkd.tasks.scoring.item_scores import CorrelationItemScores, ItemScores, MacroAverage, MeanItemScores
 from mlkd.tasks.scoring.scores import Score, TaskResult, scores_from_items
-from mlkd.tasks.sources import named_language
 from mlkd.tasks.sts.reading import StsSet, hash_graded
 from mlkd.tasks.sts.task import StsTask, similarities
 

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from mlkd.data.formats.tsv import read_lines
 from mlkd.data.hub import clean_texts
-from mlkd.data.templates import fill_template
+from mlkd.data.path_templates import fill_template
 from mlkd.errors import Problem, fail
 from mlkd.knn.neighbours import NeighbourSearch
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
-from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.sources import (
+from mlkd.tasks.data_sources import (
     Origin,
     SourcedTask,
     check_embedded,
@@ -29,6 +28,7 @@ from mlkd.tasks.sources import (
     named_language,
     read_columns,
 )
+from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.tatoeba_languages import three_letters
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mlkd.errors import MlkdError
 from mlkd.knn import block_search as blocks
 from mlkd.knn.neighbours import Backend, Neighbours, NeighbourSearch
-from mlkd.knn.precision import Precision
+from mlkd.knn.similarity_precision import Precision
 
 _BLOCK_SIZE = 2 * 64**2
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlkd.errors import MlkdError
 from mlkd.knn import faiss_backend
 from mlkd.knn.neighbours import Backend, NeighbourSearch
-from mlkd.knn.precision import Precision
+from mlkd.knn.similarity_precision import Precision
 
 
 def _brute_force(queries: torch.Tensor, corpus: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,10 +14,10 @@ from mlkd.data.formats.compression import find_missing
 from mlkd.data.formats.tsv import OnBadUtf8
 from mlkd.data.languages import check_language, check_languages
 from mlkd.data.pairs import LanguagePair, RawPairs
+from mlkd.data.path_templates import check_required_template, fill_template
 from mlkd.data.plausibility import warn_about_language
 from mlkd.data.report import DataReport, LanguageReport
 from mlkd.data.split import Split, split_pairs
-from mlkd.data.templates import check_required_template, fill_template
 from mlkd.errors import MlkdError, Problem, out_of_range
 from mlkd.runtime.hashing import fingerprint
 

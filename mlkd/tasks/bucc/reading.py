@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mlkd.data.formats.tsv import raise_first, read_lines
 from mlkd.data.hub import clean_texts
-from mlkd.data.templates import fill_template
+from mlkd.data.path_templates import fill_template
 from mlkd.errors import MlkdError, Problem, fail
 from mlkd.tasks.base import collect_problems
 from mlkd.tasks.bucc.protocols import MiningSide, MiningSplit
-from mlkd.tasks.sources import SourcedTask
+from mlkd.tasks.data_sources import SourcedTask
 
 
 def read_mining_files(template: str, where: str, pair: str) -> MiningSplit:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mlkd.data.templates import fill_template
+from mlkd.data.path_templates import fill_template
 from mlkd.errors import Problem, out_of_range
 from mlkd.knn.margins import Margin
 from mlkd.knn.neighbours import NeighbourSearch
@@ -19,16 +19,16 @@ from mlkd.tasks.bucc.protocols import BuccProtocol, MiningSettings, MiningSide, 
 from mlkd.tasks.bucc.reading import read_mining_files, read_mining_hub
 from mlkd.tasks.bucc.results import candidate_table, describe_ranking, f1_item_scores, kept_by_rank, kept_from
 from mlkd.tasks.bucc.threshold import fit_threshold
-from mlkd.tasks.distinct_texts import TextVectors
-from mlkd.tasks.scoring.item_scores import ItemScores
-from mlkd.tasks.scoring.language_means import with_means
-from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
-from mlkd.tasks.sources import (
+from mlkd.tasks.data_sources import (
     Origin,
     SourcedTask,
     check_embedded,
     language_problem,
 )
+from mlkd.tasks.distinct_texts import TextVectors
+from mlkd.tasks.scoring.item_scores import ItemScores
+from mlkd.tasks.scoring.language_means import with_means
+from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
 
 
 @dataclass(frozen=True, slots=True)

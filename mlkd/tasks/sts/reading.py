@@ -10,10 +10,10 @@ from typing import Any
 
 from mlkd.data.formats.tsv import raise_first, read_lines
 from mlkd.data.hub import clean_texts
-from mlkd.data.templates import fill_template
+from mlkd.data.path_templates import fill_template
 from mlkd.errors import Problem, fail
 from mlkd.tasks.base import hash_rows
-from mlkd.tasks.sources import Origin, SourcedTask, check_embedded, read_columns
+from mlkd.tasks.data_sources import Origin, SourcedTask, check_embedded, read_columns
 
 logger = logging.getLogger("mlkd")
 

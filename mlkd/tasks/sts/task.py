@@ -15,11 +15,11 @@ from torch import Tensor
 from mlkd.errors import Problem
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import load_each
+from mlkd.tasks.data_sources import Origin, SourcedTask, language_problem
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.scoring.item_scores import CorrelationItemScores, ItemScores
 from mlkd.tasks.scoring.language_means import with_means
 from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
-from mlkd.tasks.sources import Origin, SourcedTask, language_problem
 from mlkd.tasks.sts.reading import StsSet, StsSource, hash_graded
 
 _EMBEDDED_PAIRS = ("en-en", "en-de", "en-es", "en-ru", "en-zh", "de-de", "es-es", "ru-ru", "zh-zh")

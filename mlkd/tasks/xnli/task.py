@@ -10,15 +10,15 @@ import torch
 
 from mlkd.data.formats.tsv import raise_first
 from mlkd.data.hub import clean_texts
-from mlkd.data.templates import fill_template
+from mlkd.data.path_templates import fill_template
 from mlkd.errors import Problem, fail, out_of_range
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows, load_each
+from mlkd.tasks.data_sources import Origin, SourcedTask, language_problem, language_problems, read_columns
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
 from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
-from mlkd.tasks.sources import Origin, SourcedTask, language_problem, language_problems, read_columns
 from mlkd.tasks.xnli.classifier import fit_classifier
 
 LABELS = ("entailment", "neutral", "contradiction")

@@ -16,6 +16,7 @@ from mlkd.knn.margins import Margin
 from mlkd.knn.retrieval import Retrieval, retrieve
 from mlkd.models.encoder import Encoder
 from mlkd.tasks.base import hash_rows
+from mlkd.tasks.data_sources import named_language
 from mlkd.tasks.distinct_texts import TextVectors
 from mlkd.tasks.parallel import (
     NearestTask,
@@ -28,7 +29,6 @@ from mlkd.tasks.parallel import (
 from mlkd.tasks.scoring.item_scores import ItemScores, MeanItemScores
 from mlkd.tasks.scoring.language_means import with_means
 from mlkd.tasks.scoring.scores import TaskResult, scores_from_items
-from mlkd.tasks.sources import named_language
 from mlkd.tasks.xsim.reading import Augmented, read_augmented
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlkd.data.templates import check_required_template, check_template, fill_template
+from mlkd.data.path_templates import check_required_template, check_template, fill_template
 from mlkd.errors import MlkdError
 
 KNOWN = ("language", "source_language")

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mlkd.knn.precision import BF16, FP32, Arithmetic, Precision, arithmetic_of, error_bound, matmul_precision
+from mlkd.knn.similarity_precision import (
+    BF16,
+    FP32,
+    Arithmetic,
+    Precision,
+    arithmetic_of,
+    error_bound,
+    matmul_precision,
+)
 from mlkd.knn.unit_vectors import GRID, distinct_vectors
 
 _CPU = torch.device("cpu")
