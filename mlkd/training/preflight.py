@@ -23,6 +23,7 @@ from mlkd.runtime.precision import autocast_type
 from mlkd.tasks.base import Task
 from mlkd.tasks.mse import MseTask
 from mlkd.tasks.parallel import NearestTask
+from mlkd.teacher.encoder import Teacher
 from mlkd.teacher.reduction import ReductionMethod
 
 
@@ -98,7 +99,10 @@ def run_preflight(config: TrainConfig) -> PreflightResult:
         raise MlkdError(problems)
     dimension = folder_dimension(folder)
     teacher = ResolvedTeacher(
-        folder, folder_sha256(folder), dimension, reduced_dimension(wanted_dimension(config), dimension)
+        folder,
+        folder_sha256(folder),
+        dimension,
+        reduced_dimension(wanted_dimension(config.teacher, config.student, config.loss), dimension),
     )
     if evaluations.need_teacher:
         name = teacher_name(teacher, config.teacher.reduction.method)
@@ -125,7 +129,9 @@ def _check_dimensions(config: TrainConfig, own_dimension: int) -> None:
     if dim is not None and dim > own_dimension:
         what = f"must be at most the teacher's dimension {own_dimension} (got {dim})"
         raise MlkdError(Problem("E210", what, "teacher.reduction.dim"))
-    teacher_dimension = reduced_dimension(wanted_dimension(config), own_dimension) or own_dimension
+    teacher_dimension = (
+        reduced_dimension(wanted_dimension(config.teacher, config.student, config.loss), own_dimension) or own_dimension
+    )
     problem = needs_projection(config.loss, student_dimension, teacher_dimension)
     if problem is not None:
         raise MlkdError(problem)
@@ -148,10 +154,10 @@ def _check_mask_token(student: Student) -> None:
         check_mask_token(tokenizer)
 
 
-def wanted_dimension(config: TrainConfig) -> int | None:
+def wanted_dimension(teacher: Teacher, student: Student, loss: LossMix) -> int | None:
     """What the teacher is to be reduced to, where the run or its loss asks for that."""
-    dim = config.teacher.reduction.dim
-    return config.student.read_dimension() if dim is None and config.loss.reduces_teacher else dim
+    dim = teacher.reduction.dim
+    return student.read_dimension() if dim is None and loss.reduces_teacher else dim
 
 
 def reduced_dimension(wanted: int | None, teacher_dimension: int) -> int | None:

@@ -67,7 +67,7 @@ def train(config: TrainConfig, folder: Path, overrides: Sequence[str] = ()) -> P
         if status is not None and status.state is RunState.finished and status.fingerprint == name:
             log.warning("%s is finished already; resume=false starts a new run", folder)
             return folder
-        refuse_other_config(run, config)
+        refuse_other_config(run, as_yaml(config))
         writer = CheckpointWriter(run.checkpoints, keep=config.checkpoint.keep)
         checkpoint = load_latest(run.checkpoints)
         with RunLog(folder, 0, resume_step=checkpoint.step if checkpoint else None) as run_log:
@@ -124,11 +124,11 @@ def stop_if_asked(interrupts: Interrupts) -> None:
         raise RunInterruptedError(interrupts.requested, interrupts.exit_code)
 
 
-def refuse_other_config(run: RunFolder, config: TrainConfig) -> None:
+def refuse_other_config(run: RunFolder, yaml: str) -> None:
     """E412 where `run` was started with other values, naming them; a folder without a config is free."""
     if not run.config.is_file():
         return
-    before, now = deciding_values(run.config.read_text(encoding="utf-8")), deciding_values(as_yaml(config))
+    before, now = deciding_values(run.config.read_text(encoding="utf-8")), deciding_values(yaml)
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         shown = "; ".join(f"{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in changed[:8])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlkd.config.train_schema import TrainConfig
+from mlkd.config.train_schema import Checkpointing, Evaluation, TrainConfig
 from mlkd.data.batches import Batches
 from mlkd.data.corpora.base import Corpus
 from mlkd.data.overlap import evaluation_overlap
@@ -209,7 +209,12 @@ def build_trainer(
             loss=config.loss.build(student.dimension, targets.dimension).to(preflight.device),
             data=TrainingData(pairs, tokens, targets, positions, batches, negatives),
             optim=config.optim,
-            intervals=choose_intervals(config, config.optim.total_steps(batches.num_batches)),
+            intervals=choose_intervals(
+                config.optim.total_steps(batches.num_batches),
+                config.evaluation,
+                config.checkpoint,
+                log_every=config.log_every_steps,
+            ),
             precision=preflight.precision,
             max_tokens=preflight.max_tokens,
             caching=config.hardware.gradient_caching,
@@ -226,15 +231,17 @@ def check_batch_size(batches: Batches, num_processes: int) -> None:
         raise fail("E204", what, where="hardware.num_processes")
 
 
-def choose_intervals(config: TrainConfig, total_steps: int) -> Intervals:
+def choose_intervals(
+    total_steps: int, evaluation: Evaluation, checkpoint: Checkpointing, *, log_every: int
+) -> Intervals:
     """When the run logs, evaluates and saves; an evaluation six times a run where nothing else is asked for."""
-    evaluate_every = config.evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
+    evaluate_every = evaluation.every_steps or math.ceil(total_steps / EVALUATIONS_PER_RUN)
     return Intervals(
         total_steps=total_steps,
-        log_every=config.log_every_steps,
+        log_every=log_every,
         evaluate_every=evaluate_every,
-        checkpoint_every=config.checkpoint.every_steps or evaluate_every,
-        patience=config.evaluation.patience,
+        checkpoint_every=checkpoint.every_steps or evaluate_every,
+        patience=evaluation.patience,
     )
 
 

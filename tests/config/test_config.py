@@ -16,7 +16,8 @@ from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError
 from mlkd.losses.ranking.additive_margin import AmsRanking
 from mlkd.losses.ranking.info_nce import InfoNceRanking
-from mlkd.training.preflight import needs_projection, reduced_dimension, wanted_dimension
+from mlkd.training.preflight import needs_projection, reduced_dimension
+from mlkd.training.preflight import wanted_dimension as dimension_of
 
 OPTIONS = sorted(str(p.relative_to(CONFIG_DIR).with_suffix("")) for p in CONFIG_DIR.glob("*/**/*.yaml"))
 # What options leave to the user, and nothing else does.
@@ -239,6 +240,10 @@ def test_dimensions_need_a_projection() -> None:
     assert needs_projection(train_config("loss=info_nce").loss, 384, 1024) is not None
     assert needs_projection(train_config("loss=ams_fd_first").loss, 384, 1024) is None
     assert needs_projection(train_config("loss=ams_fd_synchronized").loss, 384, 256) is not None
+
+
+def wanted_dimension(config: TrainConfig) -> int | None:
+    return dimension_of(config.teacher, config.student, config.loss)
 
 
 def test_what_the_teacher_is_reduced_to() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from mlkd.config.train_schema import Checkpointing, Evaluation
 from mlkd.data.batches import Batches
 from mlkd.errors import MlkdError
 from mlkd.runtime.run_folder import RunFolder
@@ -76,12 +77,11 @@ def test_text_that_changed_since_the_run_was_started(tmp_path: Path) -> None:
         record_data(run, report_of("b"))
 
 
-def test_intervals(toy: Any, tmp_path: Path) -> None:
-    found = choose_intervals(
-        toy.config(tmp_path, "evaluation.every_steps=null", "checkpoint.every_steps=null", "evaluation.patience=2"), 100
-    )
+def test_intervals() -> None:
+    found = choose_intervals(100, Evaluation(patience=2), Checkpointing(), log_every=7)
     assert (found.evaluate_every, found.checkpoint_every, found.total_steps, found.patience) == (17, 17, 100, 2)
-    found = choose_intervals(toy.config(tmp_path, "evaluation.every_steps=5", "checkpoint.every_steps=3"), 100)
+    assert found.log_every == 7
+    found = choose_intervals(100, Evaluation(every_steps=5), Checkpointing(every_steps=3), log_every=7)
     assert (found.evaluate_every, found.checkpoint_every) == (5, 3)
 
 
