@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mlkd.errors import MlkdError, Problem, fail, out_of_range
 from mlkd.optim.adamw import parameter_groups
-from mlkd.optim.schedule import Schedule, learning_rate_factor
+from mlkd.optim.schedule import Schedule, scheduled_rate
 from mlkd.optim.sparse_adamw import SparseAdamW
 
 
@@ -103,7 +103,7 @@ class Optim:
         [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
         """
         warmup = self.warmup_steps if self.warmup_steps is not None else round((self.warmup_ratio or 0) * total_steps)
-        return self.lr * learning_rate_factor(self.schedule, step, warmup, total_steps)
+        return scheduled_rate(self.lr, self.schedule, step, warmup, total_steps)
 
     def build(self, student: nn.Module, loss: nn.Module, embedding: Tensor) -> torch.optim.AdamW:
         """AdamW over all trainable weights of student and loss (its projection).

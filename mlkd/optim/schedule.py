@@ -14,23 +14,24 @@ class Schedule(Enum):
     cosine = "cosine"  # half a cosine, to 0 at the last step
 
 
-def learning_rate_factor(schedule: Schedule, step: int, warmup: int, total_steps: int) -> float:
-    """The share of the peak learning rate at optimiser step `step`, counted from 0.
+def scheduled_rate(peak: float, schedule: Schedule, step: int, warmup: int, total_steps: int) -> float:
+    """The learning rate at optimiser step `step`, counted from 0.
 
     Args:
+        peak: reached at the end of warm-up.
         schedule: after warm-up.
         step: of the run.
         warmup: steps of linear warm-up from 0.
         total_steps: of the run.
 
-    >>> [round(learning_rate_factor(Schedule.cosine, s, 2, 6), 2) for s in range(6)]
+    >>> [round(scheduled_rate(1.0, Schedule.cosine, s, 2, 6), 2) for s in range(6)]
     [0.5, 1.0, 1.0, 0.85, 0.5, 0.15]
     """
     if step < warmup:
-        return (step + 1) / warmup
+        return peak * (step + 1) / warmup
     share = (step - warmup) / max(1, total_steps - warmup)
     if schedule is Schedule.linear:
-        return 1 - share
+        return peak * (1 - share)
     if schedule is Schedule.cosine:
-        return 0.5 * (1 + math.cos(math.pi * share))
-    return 1.0
+        return peak * 0.5 * (1 + math.cos(math.pi * share))
+    return peak
