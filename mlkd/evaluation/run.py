@@ -66,12 +66,12 @@ class RunningEvaluation:
     results: Results = field(default_factory=lambda: Results(systems=[], results={}))
     folder: Path | None = None
 
-    def start_system(self, choice: ScoredEncoder, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
+    def start_system(self, spec: ScoredEncoder, encoder: SentenceEncoder | PrecomputedEncoder) -> None:
         """Go on to the next system."""
-        self.results.systems.append(choice.label)
-        self.results.results[choice.label] = []
-        described = choice.describe() | describe_encoder(encoder) | {"mlkd": __version__}
-        self.results.describe[choice.label] = described
+        self.results.systems.append(spec.label)
+        self.results.results[spec.label] = []
+        described = spec.describe() | describe_encoder(encoder) | {"mlkd": __version__}
+        self.results.describe[spec.label] = described
 
     def add_result(self, result: TaskResult, seconds: float) -> None:
         """Keep the result of one task of the system."""
@@ -106,30 +106,30 @@ def score(config: EvaluateConfig) -> tuple[Results, Path]:
     for line in unfinished_runs(config.encoders):
         print_progress(line)
     running = RunningEvaluation(config)
-    for choice in config.encoders:
-        encoder = choice.open(config.hardware, device)
-        running.start_system(choice, encoder)
+    for spec in config.encoders:
+        encoder = spec.open(config.hardware, device)
+        running.start_system(spec, encoder)
         evaluator.score(encoder, teacher, num_resamples=config.num_resamples, progress=running.add_result)
     results = running.results
     results.comparisons = compare_systems(results.results, config.num_resamples)
     return results, running.folder or output_folder(config)
 
 
-def teacher_of_run(choices: Sequence[ScoredEncoder]) -> str:
+def teacher_of_run(encoders: Sequence[ScoredEncoder]) -> str:
     """The teacher of the first run folder among them; empty where there is none."""
-    for choice in choices:
-        run = RunFolder(Path(choice.model))
-        if choice.model and run.config.is_file():
+    for spec in encoders:
+        run = RunFolder(Path(spec.model))
+        if spec.model and run.config.is_file():
             found = as_flat_dict(run.config.read_text(encoding="utf-8")).get("teacher.model")
             return str(found or "")
     return ""
 
 
-def unfinished_runs(choices: Sequence[ScoredEncoder]) -> Iterator[str]:
+def unfinished_runs(encoders: Sequence[ScoredEncoder]) -> Iterator[str]:
     """A line for each that is the folder of a run whose student may not be its last."""
-    for choice in choices:
-        run = RunFolder(Path(choice.model).expanduser())
-        status = run.read_status() if choice.model and run.student.is_dir() else None
+    for spec in encoders:
+        run = RunFolder(Path(spec.model).expanduser())
+        status = run.read_status() if spec.model and run.student.is_dir() else None
         if status is None or status.state is RunState.finished:
             continue
         states = {
@@ -137,7 +137,7 @@ def unfinished_runs(choices: Sequence[ScoredEncoder]) -> Iterator[str]:
             RunState.interrupted: f"was interrupted at step {status.step:,}",
             RunState.failed: f"failed ({status.error})",
         }
-        yield f"warning: {choice.model} is not finished: it {states[status.state]}; its best student so far is scored"
+        yield f"warning: {spec.model} is not finished: it {states[status.state]}; its best student so far is scored"
 
 
 def describe_encoder(encoder: SentenceEncoder | PrecomputedEncoder) -> dict[str, int]:
@@ -159,9 +159,9 @@ def check(config: EvaluateConfig) -> Evaluator:
     errors: list[MlkdError] = []
     teacher = config.teacher_encoder
     encoders = [*config.encoders, *([] if teacher is None else [teacher])]
-    for choice in encoders:
+    for spec in encoders:
         try:
-            choice.locate()
+            spec.locate()
         except MlkdError as error:
             errors.append(error)
     evaluator = Evaluator([])
@@ -170,16 +170,16 @@ def check(config: EvaluateConfig) -> Evaluator:
     except MlkdError as error:
         errors.append(error)
     collect_problems(errors)
-    check_vectors([choice for choice in encoders if choice.vectors], evaluator)
+    check_vectors([spec for spec in encoders if spec.vectors], evaluator)
     return evaluator
 
 
-def check_vectors(choices: Sequence[ScoredEncoder], evaluator: Evaluator) -> None:
+def check_vectors(encoders: Sequence[ScoredEncoder], evaluator: Evaluator) -> None:
     """Every text of the tasks must be among those that vectors were computed for."""
     errors = []
-    for choice in choices:
+    for spec in encoders:
         try:
-            encoder = PrecomputedEncoder.open(choice.locate())
+            encoder = PrecomputedEncoder.open(spec.locate())
             encoder.check(evaluator.encoded_texts())
         except MlkdError as error:
             errors.append(error)

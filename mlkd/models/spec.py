@@ -133,7 +133,7 @@ class EncoderSpec(EncoderSettings):
         if self.prompt is None:
             settings["prompt"] = default_prompt(found) or None
         given = {k: v.value if isinstance(v, Enum) else v for k, v in settings.items() if v is not None}
-        return {"model": str(found), "sha256": folder_sha256(found), **given}
+        return {"path": str(found), "sha256": folder_sha256(found), **given}
 
 
 _TYPES: dict[str, tuple[type, str]] = {
@@ -232,7 +232,7 @@ class ScoredEncoder(EncoderSpec):
         if not self.vectors:
             return EncoderSpec.describe(self)
         found = self.locate()
-        return {"vectors": str(found), "sha256": vectors_sha256(found)}
+        return {"path": str(found), "sha256": vectors_sha256(found)}
 
 
 def _unknown_key(key: str, names: Sequence[str]) -> Problem:

@@ -59,7 +59,7 @@ def test_a_model_with_its_settings(tiny_bert: Path, sentences: list[str]) -> Non
     expected = load_encoder(str(tiny_bert), layer=1, pooling=Pooling.max, prompt="schei ", max_length=9)
     torch.testing.assert_close(choice.load().encode(sentences), expected.encode(sentences))
     assert choice.describe() == {
-        "model": str(tiny_bert), "sha256": folder_sha256(tiny_bert),
+        "path": str(tiny_bert), "sha256": folder_sha256(tiny_bert),
         "pooling": "max", "layer": 1, "prompt": "schei ", "max_length": 9,
     }  # fmt: skip
 
