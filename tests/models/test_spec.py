@@ -49,7 +49,7 @@ def test_vectors_are_found_by_what_a_folder_holds(tmp_path: Path) -> None:
         assert choice.locate() == tmp_path / "v/x.npy"
         assert torch.equal(choice.open(Hardware(), torch.device("cpu")).encode(["b"]), torch.tensor([[0.0, 1.0]]))
         assert choice.describe() == {
-            "vectors": str(tmp_path / "v/x.npy"),
+            "path": str(tmp_path / "v/x.npy"),
             "sha256": vectors_sha256(tmp_path / "v/x.npy"),
         }
 
