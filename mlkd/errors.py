@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ def out_of_range(
     le: float | None = None,
     lt: float | None = None,
 ) -> list[Problem]:
-    """E204 for each field outside its range; None is a value that was not set, and NaN is in no range.
+    """E204 for each field outside its range; None is a value that was not set, NaN and infinity are in no range.
 
     Args:
         owner: has the fields, such as a configuration.
@@ -102,8 +103,10 @@ def out_of_range(
             le is None or value <= le,
             lt is None or value < lt,
         ]
-        if not all(bounds):
-            problems.append(Problem("E204", f"must be {_range_text(ge, gt, le, lt)} (got {value})", name))
+        is_endless = isinstance(value, float) and math.isinf(value)
+        if is_endless or not all(bounds):
+            allowed = _range_text(ge, gt, le, lt) + (" and finite" if is_endless else "")
+            problems.append(Problem("E204", f"must be {allowed} (got {value})", name))
     return problems
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+from types import SimpleNamespace
 
 import pytest
 
-from mlkd.errors import MlkdError, Problem, did_you_mean, fail
+from mlkd.errors import MlkdError, Problem, did_you_mean, fail, out_of_range
 
 
 def test_how_a_problem_reads() -> None:
@@ -44,3 +46,11 @@ def test_the_nearest_name_is_offered_if_there_is_one() -> None:
     assert did_you_mean("jp", ["ja", "jpx", "de"]) == " Did you mean 'jpx'?"
     assert did_you_mean("qqqq", ["ja", "de"]) == ""
     assert did_you_mean("x", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(math.inf, "> 0 and finite"), (-math.inf, "> 0 and finite"), (math.nan, "> 0")]
+)
+def test_what_is_no_finite_number_is_in_no_range(value: float, told: str) -> None:
+    (problem,) = out_of_range(SimpleNamespace(lr=value), "lr", gt=0)
+    assert (problem.code, problem.what) == ("E204", f"must be {told} (got {value})")
