@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.config.mine_schema import MineConfig
@@ -43,6 +43,8 @@ def build_config(cfg: DictConfig, kind: type[Config]) -> Config:
     Raises:
         MlkdError: all problems of all nodes together, each with its full key.
     """
+    if unresolved := list(_unresolved(cfg, "")):
+        raise MlkdError(unresolved)
     problems = [
         Problem("E205", f"is required and not set. Example: {key}=...", key)
         for key in sorted(OmegaConf.missing_keys(cfg))
@@ -53,6 +55,20 @@ def build_config(cfg: DictConfig, kind: type[Config]) -> Config:
     result = OmegaConf.to_object(cfg)
     assert isinstance(result, kind)
     return result
+
+
+def _unresolved(node: DictConfig | ListConfig, path: str) -> Iterator[Problem]:
+    """E203 for each value that names another key or a variable which is not there."""
+    for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        where = f"{path}[{key}]" if isinstance(node, ListConfig) else f"{path}.{key}".lstrip(".")
+        try:
+            child = None if OmegaConf.is_missing(node, key) else node[key]
+        except InterpolationResolutionError as error:
+            what = str(error).splitlines()[0]
+            yield Problem("E203", f"'{node._get_node(key)._value()}' does not resolve: {what}", where)  # type: ignore[union-attr]
+            continue
+        if isinstance(child, (DictConfig, ListConfig)):
+            yield from _unresolved(child, where)
 
 
 def _check_node(node: DictConfig, path: str, problems: list[Problem]) -> bool:

@@ -18,7 +18,7 @@ from mlkd.config.composition import build_config, compose_config
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.config.hydra_settings import check_hydra_node, check_hydra_overrides
 from mlkd.config.mine_schema import MineConfig
-from mlkd.config.paths import CONFIG_DIR, option_names
+from mlkd.config.paths import CONFIG_DIR, EXTRA_CONFIG_DIRS, option_names
 from mlkd.config.renamed import renamed_problem
 from mlkd.config.train_schema import TrainConfig
 from mlkd.errors import MlkdError, Problem, did_you_mean
@@ -37,6 +37,8 @@ def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
         cfg = compose_config(kind, overrides)
     except yaml.MarkedYAMLError as error:
         raise MlkdError(yaml_problem(error)) from error
+    except UnicodeDecodeError as error:
+        raise MlkdError(not_utf8()) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=null`
         raise MlkdError(list(diagnose(kind, overrides, error))) from error
     check_hydra_node(kind, overrides)
@@ -52,6 +54,8 @@ def check_sweep(kind: str, overrides: Sequence[str]) -> None:
         MlkdError: E2xx, the problems of all values.
     """
     check_hydra_overrides(overrides)
+    if globs := glob_problems(overrides):
+        raise MlkdError(globs)
     problems: dict[Problem, None] = {}
     passing: set[Problem] = set()
     for job in jobs_with_each_value(overrides):
@@ -67,18 +71,42 @@ def check_sweep(kind: str, overrides: Sequence[str]) -> None:
             problems |= dict.fromkeys(error.problems)
         except yaml.MarkedYAMLError as error:
             problems[yaml_problem(error)] = None
+        except UnicodeDecodeError:
+            problems[not_utf8()] = None
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             problems |= dict.fromkeys(diagnose(kind, job, error))
     if problems:
         raise MlkdError(problems)
 
 
+def not_utf8() -> Problem:
+    """E212 for the first YAML file of the user's folder that is not UTF-8, with the line."""
+    for folder in EXTRA_CONFIG_DIRS:
+        for path in sorted(folder.rglob("*.yaml")):
+            data = path.read_bytes()
+            try:
+                data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                line = data.count(b"\n", 0, error.start) + 1
+                what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+                return Problem("E212", what, f"{path}:{line}", "save the file as UTF-8")
+    return Problem("E212", "a configuration file is not UTF-8", remedy="save it as UTF-8")
+
+
+def glob_problems(overrides: Sequence[str]) -> list[Problem]:
+    """E208 for Hydra's glob(), which asks for options that only Hydra's own job knows."""
+    found = re.compile(r"^[^=]*=\s*glob\(")
+    what = "glob() is not supported in a sweep"
+    remedy = "name the options, e.g. loss=mse,cosine; --help GROUP lists them"
+    return [Problem("E208", what, text.partition("=")[0], remedy) for text in overrides if found.match(text)]
+
+
 def outside_range(kind: str, cfg: DictConfig) -> list[Problem]:
-    """The E204 of a composed configuration."""
+    """The E203 and E204 of a composed configuration."""
     try:
         build_config(cfg, SCHEMA_OF[kind])
     except MlkdError as error:
-        return [p for p in error.problems if p.code == "E204"]
+        return [p for p in error.problems if p.code in ("E203", "E204")]
     return []
 
 
