@@ -16,10 +16,10 @@ from mlkd.errors import fail
 from mlkd.evaluation.run import evaluate as run_evaluation
 from mlkd.mining.run import MiningResult
 from mlkd.mining.run import mine as run_mining
-from mlkd.models.sentence_encoder import SentenceEncoder
-from mlkd.models.serialization import load_encoder as load_encoder_on_cpu
+from mlkd.models.encoder import Encoder
+from mlkd.models.spec import ScoredEncoder
 from mlkd.report.results import Results
-from mlkd.runtime.devices import Device, Hardware, place
+from mlkd.runtime.devices import Device, Hardware
 from mlkd.training.run import train as run_training
 from mlkd.training.run_directory import reserved_run_directory
 
@@ -88,20 +88,18 @@ def mine(config: MineConfig) -> MiningResult:
     return run_mining(config)
 
 
-def load_encoder(model: str | Path, *, device: str = "auto", **settings: Any) -> SentenceEncoder:
+def load_encoder(model: str | Path, *, device: str = "auto", **settings: Any) -> Encoder:
     """An encoder, ready for `encode(list of texts)`, which gives float32 (N, D) on the CPU.
 
     Args:
-        model: run folder, model folder, hub id or `package:<name>`.
+        model: run folder, model folder, hub id, `package:<name>`, or vectors computed elsewhere.
         device: auto, cpu or cuda.
-        settings: of `mlkd.models.serialization.load_encoder`: pooling, max_length, layer, prompt, revision.
+        settings: of `mlkd.models.spec.EncoderSettings`: pooling, max_length, layer, prompt, dtype, revision, ...
 
     Raises:
         MlkdError: E4xx where there is no such model, E5xx where there is no such device.
     """
     if device not in Device.__members__:
         raise fail("E204", f"must be one of {', '.join(Device.__members__)} (got '{device}')", where="device")
-    found = Hardware(device=Device[device]).resolve()
-    encoder = load_encoder_on_cpu(str(model), **settings)
-    place(encoder.backbone, found, None)
-    return encoder.to(found)
+    hardware = Hardware(device=Device[device])
+    return ScoredEncoder.parse({"model": str(model), **settings}).open(hardware, hardware.resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ def run(kind: str, arguments: Sequence[str]) -> int:
         return 0
     try:
         if {"--help", "-h"} & set(arguments):
-            print_help(kind, [a for a in arguments if a not in ("--help", "-h")])
+            print_help(kind, topics(arguments))
             return 0
         start(kind, parse_arguments(arguments))
     except MlkdError as error:
@@ -51,14 +52,20 @@ def run(kind: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def print_help(kind: str, topics: Sequence[str]) -> None:
+def topics(arguments: Sequence[str]) -> list[str]:
+    """What a command that asks for help names beside its flags."""
+    values = [after for flag, after in itertools.pairwise(arguments) if flag in ("--config-dir", "-cd")]
+    return [text for text in arguments if not text.startswith("-") and text not in values]
+
+
+def print_help(kind: str, names: Sequence[str]) -> None:
     """Help of the command, or of each group, option and key that is named."""
-    if not topics:
+    if not names:
         print(help_text(kind))
         return
     from mlkd.cli.topics import topic_help
 
-    print("\n\n".join(topic_help(kind, topic) for topic in topics))
+    print("\n\n".join(topic_help(kind, name) for name in names))
 
 
 def start(kind: str, arguments: Arguments) -> None:
@@ -94,7 +101,7 @@ def start(kind: str, arguments: Arguments) -> None:
 def refuse_unused(overrides: Sequence[str]) -> None:
     """E209 for settings of Hydra that a single run has no use for."""
     keys = [text.partition("=")[0].lstrip("+~") for text in overrides]
-    unused = [k for k in keys if k.startswith(("hydra.", "hydra/")) and k not in ("hydra.run.dir", "hydra.searchpath")]
+    unused = [k for k in keys if k.startswith(("hydra.", "hydra/")) and k != "hydra.run.dir"]
     if unused:
         what = "a single run does not go through Hydra's job; only hydra.run.dir is read"
         raise fail("E209", what, where=unused[0], remedy="leave it out, or start a sweep with -m")

@@ -40,14 +40,12 @@ def topic_help(kind: str, topic: str) -> str:
     """
     group, _, option = topic.lstrip("+").partition("=")
     is_group = (CONFIG_DIR / group).is_dir() and group.partition("/")[0] in GROUPS_OF[kind]
-    if option and not is_group:
-        raise MlkdError(Problem("E202", f"no group '{group}'.{did_you_mean(group, GROUPS_OF[kind])}"))
     lines: list[str] = []
     if is_group:
         lines += _option_lines(group, option)
         if group in WHOLE:
             return "\n".join(lines)
-    cfg = _compose(kind, group, option)
+    cfg = _compose(kind, group, option) if is_group else compose_config(kind, [])
     key = group.replace("/", ".")
     keys = dict(_documented(cfg, ""))
     if is_group:
@@ -55,7 +53,7 @@ def topic_help(kind: str, topic: str) -> str:
     else:
         found = {name: entry for name, entry in keys.items() if name == key or name.startswith(f"{key}.")}
         if not found:
-            raise MlkdError(_unknown(kind, topic, list(keys)))
+            raise MlkdError(_unknown(kind, group, list(keys)))
     return "\n".join([*lines, *(line for name, entry in found.items() for line in _key_lines(name, *entry))])
 
 

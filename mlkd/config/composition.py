@@ -148,12 +148,13 @@ def as_yaml(config: TrainConfig | EvaluateConfig) -> str:
 
 def as_flat_dict(yaml: str) -> dict[str, Any]:
     """`{"optim.lr": 1e-3, ...}` of what `as_yaml` wrote."""
+    return dict(leaves(OmegaConf.to_container(OmegaConf.create(yaml))))
 
-    def walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                yield from walk(item, f"{path}.{key}" if path else str(key))
-        else:
-            yield path, value
 
-    return dict(walk(OmegaConf.to_container(OmegaConf.create(yaml)), ""))
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in nested mappings that is no mapping, or an empty one."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

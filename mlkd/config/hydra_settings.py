@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
-from mlkd.config.composition import compose_config
+from mlkd.config.composition import compose_config, leaves
 from mlkd.config.paths import EXTRA_CONFIG_DIRS
 from mlkd.errors import MlkdError, Problem, did_you_mean
 
-# Folders of runs and sweeps, and a sweep's values, whose keys are checked like those of the command.
-ALLOWED = ("run.dir", "sweep.dir", "sweep.subdir", "sweeper.params", "job.chdir", "job.num")
+# Beside these, an option's file may say what it sweeps (`sweeper.params`); a command sweeps with -m.
+ALLOWED = ("run.dir", "sweep.dir", "sweep.subdir", "job.chdir", "job.num")
 # Launchers by their option names, with the class that the option stands for.
 LAUNCHERS = {
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -52,37 +54,38 @@ def check_hydra_overrides(overrides: Sequence[str]) -> None:
     """
     problems = []
     for text in overrides:
-        key, _, value = text.lstrip("+~").partition("=")
-        group, _, package = key.strip().partition("@")
-        if _is_hydras(group) and not package:
-            problems += [] if _is_allowed_override(group, value.strip()) else [_refused(group)]
-        elif _is_hydras(group) or any(_is_hydras(part) for part in package.split(":")):
-            problems.append(_refused(key.strip()))
+        key = text.lstrip("+~").partition("=")[0].strip()
+        group, _, package = key.partition("@")
+        places = [group, *package.split(":")]
+        if any(map(_is_hydras, places)) and (package or not _is_allowed_override(group, text)):
+            problems.append(_refused(key))
     if problems:
         raise MlkdError(problems)
 
 
-def check_hydra_node(kind: str, overrides: Sequence[str]) -> None:
+def check_hydra_node(kind: str, node: DictConfig) -> None:
     """Refuse what files (experiments, options of the user's folder) make of Hydra's own node.
 
     Args:
         kind: train, evaluate or mine.
-        overrides: of one job, without sweeps.
+        node: `hydra` of one composed job.
 
     Raises:
         MlkdError: E215, all settings that are not allowed.
     """
-    cfg = compose_config(kind, overrides, with_hydra=True)
-    found = dict(_leaves(OmegaConf.to_container(cfg.hydra, resolve=False)))
+    found, params = _settings(node)
     launcher = next((name for name, target in LAUNCHERS.items() if target == found.get("launcher._target_")), "basic")
     before = _plain(kind, launcher)
     changed = [key for key in {**before, **found} if found.get(key, _ABSENT) != before.get(key, _ABSENT)]
-    problems = [_refused(f"hydra.{key}") for key in changed if not _is_allowed(key, found.get(key))]
-    params = found.get("sweeper.params") or {}
-    if not isinstance(params, Mapping):
+    problems = [
+        _refused(f"hydra.{key}")
+        for key in changed
+        if not key.startswith(FILLED_IN) and not _is_allowed(key, found.get(key))
+    ]
+    if not isinstance(params, dict):
         problems.append(Problem("E215", f"must be a mapping (got {params!r})", "hydra.sweeper.params"))
     else:
-        problems += [_refused(str(key)) for key in params if re.match(r"[+~]*hydra\b", str(key))]
+        problems += [_refused(str(key)) for key in params if _is_hydras(str(key).lstrip("+~"))]
     if problems:
         raise MlkdError(problems)
 
@@ -104,41 +107,35 @@ def _plain(kind: str, launcher: str) -> dict[str, Any]:
         cfg = compose_config(kind, chosen, with_hydra=True)
     finally:
         EXTRA_CONFIG_DIRS[:] = before
-    return dict(_leaves(OmegaConf.to_container(cfg.hydra, resolve=False)))
+    return _settings(cfg.hydra)[0]
 
 
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node and path != "sweeper.params.":
-        for name, value in node.items():
-            yield from _leaves(value, f"{path}{name}.")
-    else:
-        yield path.removesuffix("."), node
+def _settings(node: DictConfig) -> tuple[dict[str, Any], Any]:
+    """Key -> value of Hydra's node, and the values of a sweep, which have keys of their own."""
+    content: Any = OmegaConf.to_container(node, resolve=False)
+    params = content["sweeper"].pop("params", None) or {}
+    return dict(leaves(content)), params
 
 
-def _is_allowed_override(key: str, value: str) -> bool:
+def _is_allowed_override(key: str, text: str) -> bool:
+    try:
+        value = OverridesParser.create().parse_override(text).value()
+    except HydraException:
+        return False
     if key in ("hydra/launcher", "hydra/sweeper"):
         return value in (LAUNCHERS if key == "hydra/launcher" else SWEEPERS)
-    name = key.removeprefix("hydra.")
-    if name in ALLOWED and name != "sweeper.params":  # an option's; a command sweeps with -m
-        return True
-    if name.startswith("launcher.") and not name.rpartition(".")[2].startswith("_"):
-        return name.rpartition(".")[2] in LAUNCHER_WORDS or _is_number(value)
-    return name == "sweeper.max_batch_size" and _is_number(value)
+    return not text.startswith("~") and _is_allowed(key.removeprefix("hydra."), value)
 
 
 def _is_allowed(key: str, value: Any) -> bool:
-    """Whether a composed setting may differ from the command's own."""
-    if key.startswith(FILLED_IN) or key in ALLOWED:
+    """Whether a setting may differ from the command's own."""
+    if key in ALLOWED:
         return True
     last = key.rpartition(".")[2]
     if key.startswith("launcher.") and not last.startswith("_"):
         is_word = last in LAUNCHER_WORDS and isinstance(value, str) and WORD.fullmatch(value) is not None
         return is_word or value is None or isinstance(value, (int, float))
     return key == "sweeper.max_batch_size" and (value is None or isinstance(value, int))
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"null|true|false|[-+]?\d+(\.\d*)?([eE][-+]?\d+)?", text, re.IGNORECASE) is not None
 
 
 def _refused(key: str) -> Problem:

@@ -11,16 +11,17 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mlkd.config.composition import build_config, compose_config
 from mlkd.config.evaluate_schema import EvaluateConfig
 from mlkd.config.hydra_settings import check_hydra_node, check_hydra_overrides
 from mlkd.config.mine_schema import MineConfig
-from mlkd.config.paths import CONFIG_DIR, EXTRA_CONFIG_DIRS, option_names
+from mlkd.config.paths import CONFIG_DIR, option_names
 from mlkd.config.renamed import renamed_problem
 from mlkd.config.train_schema import TrainConfig
+from mlkd.config.yaml_problems import not_utf8, yaml_problem
 from mlkd.errors import MlkdError, Problem, did_you_mean
 
 SCHEMA_OF: dict[str, Any] = {"train": TrainConfig, "evaluate": EvaluateConfig, "mine": MineConfig}
@@ -34,15 +35,26 @@ def check_overrides(kind: str, overrides: Sequence[str]) -> Any:
     """
     check_hydra_overrides(overrides)
     try:
-        cfg = compose_config(kind, overrides)
+        cfg = compose_config(kind, overrides, with_hydra=True)
     except yaml.MarkedYAMLError as error:
         raise MlkdError(yaml_problem(error)) from error
     except UnicodeDecodeError as error:
         raise MlkdError(not_utf8()) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: `group=null`
         raise MlkdError(list(diagnose(kind, overrides, error))) from error
-    check_hydra_node(kind, overrides)
-    return build_config(cfg, SCHEMA_OF[kind])
+    return build_config(without_hydra(kind, cfg), SCHEMA_OF[kind])
+
+
+def without_hydra(kind: str, cfg: DictConfig) -> DictConfig:
+    """The command's own part of a composed configuration, once Hydra's was looked at.
+
+    Raises:
+        MlkdError: E215 for settings of Hydra that are not allowed.
+    """
+    check_hydra_node(kind, cfg.hydra)
+    with open_dict(cfg):
+        del cfg.hydra
+    return cfg
 
 
 def check_sweep(kind: str, overrides: Sequence[str]) -> None:
@@ -60,8 +72,8 @@ def check_sweep(kind: str, overrides: Sequence[str]) -> None:
     passing: set[Problem] = set()
     for job in jobs_with_each_value(overrides):
         try:
-            check_hydra_node(kind, job)
-            for problem in outside_range(kind, compose_config(kind, job)):
+            cfg = without_hydra(kind, compose_config(kind, job, with_hydra=True))
+            for problem in outside_range(kind, cfg):
                 if problem not in problems and problem not in passing:
                     if is_lasting(problem, kind, overrides, job):
                         problems[problem] = None
@@ -77,20 +89,6 @@ def check_sweep(kind: str, overrides: Sequence[str]) -> None:
             problems |= dict.fromkeys(diagnose(kind, job, error))
     if problems:
         raise MlkdError(problems)
-
-
-def not_utf8() -> Problem:
-    """E212 for the first YAML file of the user's folder that is not UTF-8, with the line."""
-    for folder in EXTRA_CONFIG_DIRS:
-        for path in sorted(folder.rglob("*.yaml")):
-            data = path.read_bytes()
-            try:
-                data.decode("utf-8")
-            except UnicodeDecodeError as error:
-                line = data.count(b"\n", 0, error.start) + 1
-                what = f"byte 0x{data[error.start]:02x} is not UTF-8"
-                return Problem("E212", what, f"{path}:{line}", "save the file as UTF-8")
-    return Problem("E212", "a configuration file is not UTF-8", remedy="save it as UTF-8")
 
 
 def glob_problems(overrides: Sequence[str]) -> list[Problem]:
@@ -254,18 +252,6 @@ def all_keys(node: DictConfig, path: str = "") -> list[str]:
         if isinstance(child, DictConfig) and not child._is_none():
             keys += all_keys(child, f"{path}{name}.")
     return keys
-
-
-def yaml_problem(error: yaml.MarkedYAMLError) -> Problem:
-    """E211 a key given twice, E212 a tab, E213 whatever else is not YAML; with file and line."""
-    what = error.problem or str(error)
-    mark = error.problem_mark
-    where = f"{mark.name}:{mark.line + 1}" if mark is not None else ""
-    if key := re.match(r"found duplicate key (.*)", what):
-        return Problem("E211", f"duplicate key '{key[1]}'", where, "keep one of the two")
-    if r"'\t'" in what:
-        return Problem("E212", "tab used for indentation", where, "indent with spaces")
-    return Problem("E213", f"not YAML: {what}", where)
 
 
 def composing_problem(error: Exception) -> Problem:

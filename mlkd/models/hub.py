@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import keyword
 from pathlib import Path
@@ -99,6 +100,7 @@ def check_model_folder(folder: Path) -> Path:
     return folder
 
 
+@functools.cache  # asked for by checks, by whoever loads and by whoever describes: all must mean the same commit
 def _hub_folder(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (

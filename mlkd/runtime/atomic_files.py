@@ -73,9 +73,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                sync_file(file)
+        sync_files(temporary)
         if path.exists():
             path.rename(old)
         temporary.rename(path)
@@ -107,9 +105,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                sync_file(file)
+        sync_files(temporary)
         try:
             temporary.rename(path)
         except OSError:
@@ -142,6 +138,13 @@ def sync_file(path: Path) -> None:
     """Make the content of a file survive a power cut."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def sync_files(folder: Path) -> None:
+    """Make everything in `folder` survive a power cut."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            sync_file(file)
 
 
 def sync_folder(folder: Path) -> None:

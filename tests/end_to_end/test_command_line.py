@@ -124,6 +124,7 @@ def test_help_lists_every_option(kind: str) -> None:
         (["+experiment=xlmr_en_de"], ["override /teacher: sbert_nli_stsb"]),
         (["hardware.device"], ["auto | cpu | cuda"]),
         (["seed", "resume"], ["of fresh weights", "resume=true   (bool)"]),
+        (["--config-dir", "my/configs", "-m", "optim.lr=3"], ["optim.lr=0.0005"]),
     ],
 )
 def test_help_of_a_group_an_option_and_a_key(
@@ -140,7 +141,7 @@ def test_help_of_a_group_an_option_and_a_key(
         ("optim.lrr", "Did you mean 'optim.lr'?"),
         ("student=thin_dep", "Did you mean 'thin_deep'?"),
         ("search.trials", "hpo.trials"),
-        ("nothing=1", "no group 'nothing'"),
+        ("nothing=1", "no group or key 'nothing'"),
     ],
 )
 def test_help_of_what_does_not_exist(capsys: pytest.CaptureFixture[str], topic: str, told: str) -> None:
