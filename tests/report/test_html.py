@@ -13,6 +13,7 @@ from mlkd.errors import MlkdError
 from mlkd.report.__main__ import main
 from mlkd.report.html import write_report
 from mlkd.report.results import Results, read_results, write_results
+from tests.report.conftest import assert_snapshot
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 ALLOWED_SCRIPTS = 1
@@ -99,23 +100,19 @@ def test_every_part_is_shown(report: str) -> None:
     assert sum(tag == "svg" for tag in page.tags) == 3 + 4 + 1 + 1 + 2 + len(["en", "de", "ja"]) + 3
 
 
+def headlines(text: str) -> str:
+    """The part of the page with the big numbers."""
+    return text[text.index('<section class="headlines"') : text.index("</section>")]
+
+
 def test_headlines_show_the_student_beside_the_others(report: str) -> None:
-    text = report
-    blocks = text.split('class="headline"')[1:]
-    assert len(blocks) == 3
-    assert '<p class="value" style="color:var(--student)">66.6<small>%</small></p>' in blocks[0]
-    assert "untrained <b>undefined</b>" in blocks[0] and "teacher <b>55.5</b>" in blocks[0]
-    assert "left:66.6%" in blocks[0] and "left:55.5%" in blocks[0]
-    assert "lower is better" in blocks[2] and 'class="track"' not in blocks[2]
+    assert_snapshot("headlines.html", headlines(report))
 
 
 def test_among_checkpoints_the_best_is_the_headline_and_named(run_folder: Path, results: Results) -> None:
     renamed = {"a": results.results["untrained"], "<b>": results.results["student"]}
     write_results(run_folder / "results.json", Results(systems=list(renamed), results=renamed))
-    block = read_page(run_folder)[0].split('class="headline"')[2]
-    assert 'style="color:var(--c1)">55.5<small>' in block
-    assert '<li class="named"><i class="dot" style="background:var(--c1)"></i>&lt;b&gt;</li>' in block
-    assert "a <b>0.0</b>" in block
+    assert_snapshot("headlines_of_checkpoints.html", headlines(read_page(run_folder)[0]))
 
 
 def test_texts_are_escaped(report: str) -> None:
@@ -204,8 +201,7 @@ def test_undefined_everywhere_still_gives_a_report(run_folder: Path) -> None:
     for row in record["scores"]:
         row["values"] = dict.fromkeys(row["values"])
     (run_folder / "results.json").write_text(json.dumps(record))
-    text, _ = read_page(run_folder)
-    assert '<p class="value none" style="color:var(--student)">undefined</p>' in text
+    assert_snapshot("headlines_undefined.html", headlines(read_page(run_folder)[0]))
 
 
 def test_many_languages_stay_small(run_folder: Path) -> None:
